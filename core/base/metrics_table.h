@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Every metric Kilat exports, once: name, type (counter, gauge), help. The enum, the per-worker
+ * counters, /metrics and docs/metrics.md grow from these rows. Names carry no prefix here;
+ * "kilat_" is put before them when they are shown. Add new rows at the end of their group.
+ */
+#define METRICS_TABLE(X)                                                                           \
+    X(SESSIONS_TOTAL, counter, "sessions_total", "Submission sessions accepted.")                  \
+    X(SESSIONS_OPEN, gauge, "sessions_open", "Submission sessions now open.")                      \
+    X(SESSIONS_REFUSED_TOTAL, counter, "sessions_refused_total",                                   \
+      "Sessions refused at the greeting (not trusted, pool full, shutting down).")                 \
+    X(COMMANDS_TOTAL, counter, "smtp_commands_total", "SMTP commands received.")                   \
+    X(REPLIES_4XX_TOTAL, counter, "smtp_replies_4xx_total", "Replies of class 4 sent.")            \
+    X(REPLIES_5XX_TOTAL, counter, "smtp_replies_5xx_total", "Replies of class 5 sent.")            \
+    X(ACCEPTED_TOTAL, counter, "messages_accepted_total", "Messages answered 250 after commit.")   \
+    X(ACCEPTED_BYTES_TOTAL, counter, "messages_accepted_bytes_total", "Octets of those messages.") \
+    X(ACCEPTED_RCPTS_TOTAL, counter, "recipients_accepted_total", "Recipients of those messages.") \
+    X(COMMIT_BATCHES_TOTAL, counter, "commit_batches_total", "Group commits sent to Redis.")       \
+    X(COMMIT_MESSAGES_TOTAL, counter, "commit_messages_total", "Messages in those commits.")       \
+    X(COMMIT_FAILED_TOTAL, counter, "commit_failed_total", "Messages whose commit failed.")        \
+    X(REDIS_UP, gauge, "redis_links_up", "Redis links now usable.")                                \
+    X(REDIS_RECONNECTS_TOTAL, counter, "redis_reconnects_total", "Redis links made again.")        \
+    X(CLAIMED_TOTAL, counter, "queue_claimed_total", "Items claimed from the shared queue.")       \
+    X(RELEASED_TOTAL, counter, "queue_released_total", "Items handed back to the shared queue.")   \
+    X(REAPED_TOTAL, counter, "queue_reaped_total", "Items taken over from dead workers.")          \
+    X(LEASE_LOST_TOTAL, counter, "delivered_after_lease_lost_total",                               \
+      "Deliveries finished after the lease had passed to another worker: possible duplicates.")    \
+    X(AMBIGUOUS_TOTAL, counter, "ambiguous_total",                                                 \
+      "Final dots sent whose reply was never seen: possible duplicates.")                          \
+    X(DELIVERIES_HELD, gauge, "deliveries_in_memory", "Deliveries this process now holds.")        \
+    X(RELAY_CONNECTIONS_TOTAL, counter, "relay_connections_total", "Outbound connections opened.") \
+    X(RELAY_CONNECTIONS_OPEN, gauge, "relay_connections_open", "Outbound connections now open.")   \
+    X(RELAY_ATTEMPTS_TOTAL, counter, "relay_attempts_total", "Delivery attempts ended.")           \
+    X(DELIVERED_TOTAL, counter, "recipients_delivered_total", "Recipients delivered.")             \
+    X(DEFERRED_TOTAL, counter, "recipients_deferred_total", "Recipients put back for a retry.")    \
+    X(BOUNCED_TOTAL, counter, "recipients_bounced_total", "Recipients failed for good.")           \
+    X(EXPIRED_TOTAL, counter, "recipients_expired_total", "Recipients given up after expiry.")     \
+    X(BOUNCES_SENT_TOTAL, counter, "bounce_messages_total", "Bounce messages queued.")             \
+    X(DEAD_TOTAL, counter, "dead_letters_total", "Items moved to the dead letters.")               \
+    X(DNS_LOOKUPS_TOTAL, counter, "dns_lookups_total", "DNS lookups asked of the resolver.")       \
+    X(DNS_CACHE_HITS_TOTAL, counter, "dns_cache_hits_total", "Lookups answered from our cache.")   \
+    X(BUFFER_STARVED_TOTAL, counter, "receive_buffer_starved_total",                               \
+      "Receives that had to wait for a buffer.")                                                   \
+    X(MEMORY_CONTENT_BYTES, gauge, "content_bytes", "Memory now held by message content.")         \
+    X(LOOP_TURNS_TOTAL, counter, "loop_turns_total", "Event loop turns.")                          \
+    X(LOG_DROPPED_TOTAL, counter, "log_lines_dropped_total", "Log lines dropped by a slow sink.")

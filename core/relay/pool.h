@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * relay_pool - decides which outbound connection carries which delivery.
+ *
+ * One pool per worker; never shared, never blocks, makes no system calls. The driver
+ * (io/drive_relay.c) reports what happened and carries out what relay_pool_next asks.
+ *
+ * A destination (dest) has a waiting list, a list of hosts to try, and slots. A slot is one
+ * connection:   IDLE -> CONNECTING -> READY <-> BUSY -> DRAINING -> IDLE (freed)
+ * Rules: a warm READY slot is used first; another connection is opened when none is READY, limits
+ * allow it, and more deliveries wait than the present connections will take soon; connections
+ * that served messages_per_connection or idled too long are drained. A destination whose every
+ * host failed backs off: its waiting deliveries are failed (the driver defers them), and new ones
+ * wait until not_before_ms. Destinations take turns, so a long list never starves another.
+ * Limits: relay.connections_max in all, relay.per_destination_max each.
+ * To add a rule: pick_* functions in pool.c and a case in test_pool.c.
+ */
+#include "core/base/wheel.h"
+#include "core/relay/retry.h"
+
+/* One address to connect to. */
+struct relay_host {
+    struct sockaddr_storage addr; /* with port */
+    socklen_t addr_len;
+    char name[256]; /* MX host or smarthost name, for logs and Remote-MTA */
+};
+
+enum relay_dest_state {
+    DEST_NEW, /* hosts unknown: resolve */
+    DEST_RESOLVING,
+    DEST_OPEN,    /* hosts known */
+    DEST_BACKOFF, /* every host failed; until not_before_ms */
+};
+
+struct relay_dest {
+    struct list node; /* on the pool's turn list while it may have work */
+    struct relay_dest *hash_next;
+    char key[DEST_KEY_MAX];
+    const struct config_route *route; /* borrowed; NULL: not in the configuration any more */
+    enum relay_dest_state state;
+    struct list waiting; /* deliveries */
+    uint32_t waiting_count;
+    struct list slots;
+    uint32_t slot_count; /* all states but IDLE */
+    uint32_t connecting_count;
+    struct relay_host *hosts; /* owned; in order of preference */
+    size_t host_count;
+    size_t host_next;        /* the host that new connections try */
+    int64_t hosts_expire_ms; /* monotonic: resolve again after this */
+    int64_t not_before_ms;
+    uint32_t failures; /* rounds over all hosts that failed, in a row */
+};
+
+enum relay_slot_state { SLOT_CONNECTING, SLOT_READY, SLOT_BUSY, SLOT_DRAINING };
+
+struct relay_slot {
+    struct list node; /* on its dest's slots */
+    struct relay_dest *dest;
+    enum relay_slot_state state;
+    size_t host; /* index into dest->hosts when it was made */
+    char host_name[256];
+    uint32_t in_flight;    /* transactions given and not finished */
+    uint32_t messages;     /* transactions given in all */
+    int64_t idle_since_ms; /* monotonic; with READY */
+    void *conn;            /* the driver's */
+};
+
+enum relay_action_kind {
+    RELAY_NOTHING,
+    RELAY_RESOLVE, /* find the hosts of action.dest, then relay_pool_resolved */
+    RELAY_CONNECT, /* connect action.slot to action.host, then relay_pool_connected or _slot_gone */
+    RELAY_SEND,    /* begin action.delivery on action.slot, then relay_pool_sent when it is over */
+    RELAY_QUIT,    /* say QUIT on action.slot and close it, then relay_pool_slot_gone */
+    RELAY_DEFER,   /* action.delivery: not tried, give it back to the queue (outcomes are set) */
+};
+
+struct relay_action {
+    enum relay_action_kind kind;
+    struct relay_dest *dest;
+    struct relay_slot *slot;
+    struct delivery *delivery;
+    const struct relay_host *host; /* valid until the next call */
+};
+
+struct relay_pool; /* pool.c */
+
+struct relay_pool *relay_pool_new(const struct config *cfg);
+void relay_pool_free(struct relay_pool *p);
+void relay_pool_add(struct relay_pool *p, struct delivery *d); /* takes it */
+/* The next thing to do now; call until RELAY_NOTHING. */
+struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now);
+/* Monotonic ms when relay_pool_next may have something without an event; INT64_MAX: never. */
+int64_t relay_pool_wake_ms(const struct relay_pool *p);
+
+/* hosts is copied. With host_count 0, failure says why (stage DNS; code 5xx is permanent). */
+void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
+                         const struct relay_host *hosts, size_t host_count, uint32_t ttl_ms,
+                         const struct rcpt_outcome *failure, const struct now *now);
+/* The slot greeted and may take deliveries. */
+void relay_pool_connected(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
+/* The slot could take one more delivery (the client's overlap): relay_pool_next may answer SEND. */
+void relay_pool_can_overlap(struct relay_pool *p, struct relay_slot *slot);
+/* One transaction of the slot is over, whatever came of it. */
+void relay_pool_sent(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
+/* The connection is gone; failure NULL: in good order, or after it had served (a stale connection
+ * says nothing about the host). Frees the slot. */
+void relay_pool_slot_gone(struct relay_pool *p, struct relay_slot *slot,
+                          const struct rcpt_outcome *failure, const struct now *now);
+/* Puts a delivery back at the front of its destination (a stale connection lost it before DATA). */
+void relay_pool_requeue(struct relay_pool *p, struct delivery *d);
+/* Draining: no new work; waiting deliveries come out as RELAY_DEFER, slots as RELAY_QUIT when idle.
+ */
+void relay_pool_drain(struct relay_pool *p);
+/* Takes waiting deliveries of a shard away whose lease was lost; the caller frees them. NULL: none
+ * left. */
+struct delivery *relay_pool_take_shard(struct relay_pool *p, uint16_t shard);
+uint32_t relay_pool_waiting(const struct relay_pool *p); /* deliveries waiting, all destinations */
+uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any state */

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * retry - the only place that turns replies into policy: scope (connection, message, recipient) x
+ * hardness x what is left to try.
+ */
+#include "core/relay/delivery.h"
+
+struct entropy;
+
+enum retry_fate {
+    RETRY_DELIVERED, /* positive reply to the final dot */
+    RETRY_LATER,     /* transient: again after a delay */
+    RETRY_FAILED,    /* permanent: bounce */
+    RETRY_EXPIRED, /* transient, but its time is over: bounce with 4.4.7 and the last diagnostic */
+};
+
+/* The fate of one decided recipient at wall clock time now. */
+enum retry_fate retry_fate(const struct rcpt_outcome *o, int64_t expires_ms, const struct now *now);
+
+/* Wait before the next attempt when `attempts` have ended (at least 1): the schedule with jitter.
+ */
+uint32_t retry_delay_ms(const struct config *cfg, uint32_t attempts, struct entropy *entropy);
+
+/* What a failure of a connection (not of a message) means for its destination. */
+enum retry_connection {
+    RETRY_NEXT_HOST, /* try the next host of the destination at once */
+    RETRY_DEFER_ALL, /* no host left: every waiting delivery is deferred, the destination backs off
+                      */
+    RETRY_FAIL_ALL,  /* permanent: 5xx greeting on the last host, NXDOMAIN, null MX */
+};
+enum retry_connection retry_connection_fate(const struct rcpt_outcome *failure, bool has_next_host);

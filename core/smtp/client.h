@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * smtp_client - the client side of one outbound connection, bytes in, effects out.
+ *
+ * The driver (io/drive_relay.c) feeds what the peer sent, asks smtp_client_next what to send, and
+ * collects finished transactions. Every command is a row: what I send beside where its reply leads.
+ * A send cursor and a receive cursor walk the same rows, so with PIPELINING the commands of a
+ * transaction go out together, and MAIL, RCPT, DATA of the next transaction follow the final dot of
+ * the present one in the same flight (RFC 2920 3.1 allows content to begin a group).
+ *
+ * Life:   GREETING -> EHLO (-> HELO) -> READY <-> BUSY -> QUIT -> CLOSED
+ *         any -> BROKEN: a 421, a protocol error, a timeout (P-165, P-168, P-170)
+ * Limits: two transactions at once; replies as reply.h bounds them.
+ */
+#include "core/base/arena.h"
+#include "core/base/clock.h"
+#include "core/base/gather.h"
+#include "core/base/list.h"
+#include "core/smtp/dot.h"
+#include "core/smtp/message.h"
+#include "core/smtp/reply.h"
+
+/* Where a recipient's outcome was decided; also names the step in logs and bounces. */
+enum outcome_stage {
+    OUTCOME_NONE, /* not decided */
+    OUTCOME_DNS,
+    OUTCOME_CONNECT,
+    OUTCOME_GREETING,
+    OUTCOME_EHLO,
+    OUTCOME_MAIL,
+    OUTCOME_RCPT,
+    OUTCOME_DATA,
+    OUTCOME_DOT,     /* the reply to the final dot: 2xx is delivered */
+    OUTCOME_LOST,    /* the connection ended or timed out before the final dot was sent */
+    OUTCOME_UNKNOWN, /* ... after the final dot, before its reply: may have been delivered (P-185)
+                      */
+    OUTCOME_LOCAL,   /* decided here, without asking a peer: routing, limits, expiry */
+};
+
+struct rcpt_outcome {
+    enum outcome_stage stage;
+    int code;          /* the reply's code, or 4xx/5xx chosen here when no reply came */
+    char enhanced[12]; /* "5.1.1" or "" */
+    struct slice text; /* in the transaction's arena; the peer's words made printable, or ours */
+};
+
+/* One transaction: one message, some of its recipients. The caller fills the first part and keeps
+ * it alive until it comes back through smtp_client_finished. */
+struct smtp_txn {
+    struct list node;              /* the client's, while it has the transaction */
+    const struct message *message; /* borrowed */
+    const uint32_t *rcpts;         /* borrowed; indices into message->rcpts */
+    uint32_t rcpt_count;           /* at least 1 */
+    struct rcpt_outcome *outcomes; /* borrowed; rcpt_count of them, zeroed by the caller */
+    struct arena *arena;           /* borrowed; for the outcomes' text */
+    void *owner;                   /* the driver's */
+    /* the client's from here on */
+    uint32_t rcpts_sent, rcpts_replied, rcpts_good;
+    bool mail_failed, data_failed, body_sent, dot_sent;
+};
+
+enum client_state {
+    CLIENT_GREETING,
+    CLIENT_EHLO,
+    CLIENT_HELO,
+    CLIENT_READY, /* idle, takes transactions */
+    CLIENT_BUSY,  /* one or two transactions under way */
+    CLIENT_QUIT,
+    CLIENT_CLOSED, /* over, in good order */
+    CLIENT_BROKEN, /* over: `failure` says why; close the connection */
+};
+
+enum client_next {
+    CLIENT_NEXT_NOTHING, /* wait for input */
+    CLIENT_NEXT_BYTES,   /* commands were appended to out; send them (call again first: more may
+                            follow) */
+    CLIENT_NEXT_BODY,  /* now the content of *txn, dot-stuffed and ended, then smtp_client_body_sent
+                        */
+    CLIENT_NEXT_CLOSE, /* close the connection */
+};
+
+enum client_capability {
+    CLIENT_CAN_PIPELINING = 1 << 0,
+    CLIENT_CAN_SIZE = 1 << 1,
+    CLIENT_CAN_8BITMIME = 1 << 2,
+    CLIENT_CAN_ENHANCED = 1 << 3,
+    CLIENT_CAN_CHUNKING = 1 << 4, /* noted, not used yet */
+    CLIENT_CAN_STARTTLS = 1 << 5, /* noted, not used yet */
+};
+
+struct smtp_client {
+    enum client_state state;
+    uint32_t capabilities;         /* bits of enum client_capability, of the last EHLO */
+    uint64_t size_max;             /* the peer's SIZE; 0: none given */
+    struct slice helo;             /* borrowed: our name */
+    uint32_t reply_timeout_cap_ms; /* 0: RFC 5321 4.5.3.2 as it is */
+    struct list active;            /* transactions under way, oldest first; at most 2 */
+    struct list done;              /* finished ones */
+    struct reply_parser parser;
+    struct rcpt_outcome failure; /* with BROKEN: stage, code, text (text in failure_text) */
+    char failure_text[SMTP_REPLY_TEXT_MAX];
+    int64_t waiting_since_ms; /* monotonic; when the oldest unanswered command was sent; -1: none */
+    uint32_t transactions;    /* begun on this connection */
+    /* Expected replies, oldest first: a ring of rows. Private to client.c. */
+    struct client_expect *expect; /* owned */
+    uint32_t expect_head, expect_count, expect_cap;
+    /* The send cursor. Private to client.c. */
+    struct smtp_txn *sending; /* borrowed; whose commands go out next; NULL: none */
+    uint8_t send_step;
+    bool quit_wanted;
+};
+
+void smtp_client_init(struct smtp_client *c, struct slice helo, uint32_t reply_timeout_cap_ms,
+                      const struct now *now);
+/* Frees what the client owns. Transactions it still has come back through smtp_client_finished
+ * first: call smtp_client_lost before. */
+void smtp_client_done(struct smtp_client *c);
+
+/* Takes everything the peer sent. */
+void smtp_client_input(struct smtp_client *c, struct slice in, const struct now *now);
+/* True when a transaction may be given: READY, or BUSY with a pipelining peer whose last body is
+ * under way and no second transaction waits. */
+bool smtp_client_can_take(const struct smtp_client *c);
+void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn);
+/* What to do next for sending. BYTES appends to out. */
+enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, struct smtp_txn **txn,
+                                  const struct now *now);
+/* The body of the transaction given by CLIENT_NEXT_BODY was put into the output, its end too. */
+void smtp_client_body_sent(struct smtp_client *c, struct smtp_txn *txn, const struct now *now);
+/* A transaction that is over, every outcome decided; NULL: none (left). */
+struct smtp_txn *smtp_client_finished(struct smtp_client *c);
+/* The connection ended (EOF, reset, timeout of the driver's): decides what is open and goes BROKEN
+ * or CLOSED. `why` is static. */
+void smtp_client_lost(struct smtp_client *c, enum outcome_stage stage, const char *why);
+void smtp_client_quit(struct smtp_client *c); /* when READY: QUIT next */
+/* Monotonic ms at which the peer must have answered (P-161); INT64_MAX: nothing is awaited. */
+int64_t smtp_client_deadline(const struct smtp_client *c);
+/* The deadline has passed: outcomes as after a lost connection, "4.4.2". */
+void smtp_client_timeout(struct smtp_client *c);

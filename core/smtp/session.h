@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * smtp_session - the server side of one submission session, bytes in, effects out.
+ *
+ * The driver (io/drive_submit.c) feeds received bytes to smtp_session_input; replies collect in
+ * s->out; s->wait says what must happen before more input is taken. No system calls, no clock:
+ * `now` comes with every event.
+ *
+ * Life of a session:
+ *     START -> READY -> MAIL -> RCPT -> DATA -> COMMIT -> READY ... -> CLOSED
+ *     REFUSED (not trusted): a 554 greeting, then only QUIT (P-2)
+ * Limits: every one in struct smtp_limits; a session that is idle holds no heap memory of its own
+ * beyond its EHLO name.
+ * To add a command: a row in the verb table of session.c and a handler that returns the next state.
+ */
+#include "core/base/buf.h"
+#include "core/base/clock.h"
+#include "core/base/entropy.h"
+#include "core/base/metrics.h"
+#include "core/smtp/dot.h"
+#include "core/smtp/message.h"
+#include "core/smtp/reply.h"
+
+struct smtp_limits {
+    uint64_t message_size_max;
+    uint32_t recipients_max, errors_max, received_max, header_size_max;
+    uint32_t command_timeout_ms, data_timeout_ms, session_timeout_ms, transaction_timeout_ms;
+};
+
+/* What all sessions of one worker share; borrowed by each, outlives them. */
+struct smtp_server {
+    struct smtp_limits limits;
+    struct slice hostname;
+    struct entropy *entropy;
+    struct metrics *metrics;
+    struct chain_budget *budget;
+    bool is_draining; /* shutting down: 421 between transactions */
+};
+
+enum smtp_state {
+    SMTP_START,   /* greeted, no EHLO yet */
+    SMTP_REFUSED, /* 554 greeting given */
+    SMTP_READY,
+    SMTP_MAIL,   /* sender known */
+    SMTP_RCPT,   /* at least one recipient */
+    SMTP_DATA,   /* content is coming */
+    SMTP_COMMIT, /* end of data seen; the queue has the message */
+    SMTP_CLOSED, /* nothing more is read; close when out is flushed */
+};
+
+enum smtp_wait {
+    SMTP_WAIT_INPUT,  /* feed more bytes */
+    SMTP_WAIT_COMMIT, /* take s->message to the queue, then call smtp_session_verdict */
+    SMTP_WAIT_CLOSE,  /* flush out, then close */
+};
+
+/* The queue's answer to a message. */
+enum smtp_verdict {
+    SMTP_QUEUED,     /* durable: 250 with the queue id */
+    SMTP_NOT_QUEUED, /* 451 4.3.0: nothing was queued, or it will be withdrawn */
+    SMTP_QUEUE_FULL, /* 452 4.3.1 */
+};
+
+struct smtp_content; /* content.h: header checks, trace header; lives from DATA to the end of data
+                      */
+
+struct smtp_session {
+    const struct smtp_server *server; /* borrowed */
+    enum smtp_state state;
+    enum smtp_wait wait;
+    bool is_esmtp;                /* EHLO, not HELO */
+    bool line_is_overlong;        /* True from the limit to the next LF: swallow (P-21) */
+    uint32_t errors;              /* protocol errors so far */
+    int64_t started_ms;           /* monotonic */
+    int64_t last_input_ms;        /* monotonic; when bytes last came */
+    int64_t transaction_ms;       /* monotonic; when MAIL came; meaningful from MAIL to COMMIT */
+    struct slice client;          /* owned by the driver: address as in struct message */
+    char *helo;                   /* owned; sanitised (P-5); NULL before EHLO */
+    struct buf line;              /* an unfinished command line; memory only while there is one */
+    struct buf out;               /* replies to send */
+    struct message *message;      /* owned; from MAIL to the end of data */
+    struct smtp_content *content; /* owned; from DATA to the end of data */
+    const char *end_reason;       /* static; why it was closed, for the log */
+};
+
+/* Starts with the greeting (220, or 554 when the client is not trusted). */
+void smtp_session_init(struct smtp_session *s, const struct smtp_server *server, bool is_trusted,
+                       struct slice client, const struct now *now);
+void smtp_session_done(
+    struct smtp_session *s); /* frees all it owns; an unfinished message is gone (P-81) */
+
+/* Takes bytes until s->wait says stop or all are taken; returns how many were taken. What was not
+ * taken must be fed again first, once s->wait is SMTP_WAIT_INPUT. Stops early too, with wait still
+ * INPUT, when s->out holds more than SMTP_OUT_HIGH octets (P-112): flush, then feed the rest. */
+#define SMTP_OUT_MAX  (64 * 1024)
+#define SMTP_OUT_HIGH (32 * 1024)
+size_t smtp_session_input(struct smtp_session *s, struct slice in, const struct now *now);
+
+/* With SMTP_WAIT_COMMIT: hands over the message; the caller owns it. Its id, trace header, size,
+ * flags and accepted_ms are set. */
+struct message *smtp_session_take_message(struct smtp_session *s);
+/* The queue's answer; writes the reply "250 2.0.0 Ok: queued as ID" or 451/452. */
+void smtp_session_verdict(struct smtp_session *s, enum smtp_verdict verdict, const char *id,
+                          const struct now *now);
+
+/* When the session must be looked at next, monotonic ms (the nearest of its deadlines). */
+int64_t smtp_session_deadline(const struct smtp_session *s);
+/* A deadline may have passed: 421 4.4.2 and SMTP_WAIT_CLOSE when one has (P-114). */
+void smtp_session_tick(struct smtp_session *s, const struct now *now);
+/* Shutting down: closes with 421 4.3.2 when between transactions, else lets the message finish. */
+void smtp_session_drain(struct smtp_session *s, const struct now *now);

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * commit - the group commit: many messages and many finished deliveries become durable with one
+ * MULTI/EXEC, one AOF write, one fsync.
+ *
+ * While a batch is in flight the next one fills; commit_next seals it when the rule allows: one
+ * batch in flight below COMMIT_BUSY_SESSIONS busy sessions, else two; at most COMMIT_MESSAGES_MAX
+ * messages or COMMIT_OCTETS_MAX octets; never an artificial delay. When only finishes wait, they go
+ * after COMMIT_FINISH_DELAY_MS or COMMIT_FINISH_COUNT of them.
+ *
+ * A batch: MULTI, FCALL kilat_enq (born leased), SET b:<id> for each message, FCALL kilat_done /
+ * _retry / _release / ... for finished work, EXEC. A batch enqueues into one shard, rotating;
+ * finishes of every shard ride along (of the same shard only, when clustered).
+ *
+ * A lost link leaves a batch's fate unknown: commit_link_up sends it again under the same ids,
+ * flagged `resend`, and the enqueue function is idempotent by id. An entry that outlives its
+ * deadline is answered SMTP_NOT_QUEUED and withdrawn (kilat_cancel) once Redis is back.
+ *
+ * A full Redis (-OOM) fails the messages of a batch with SMTP_QUEUE_FULL; the finishes in it are
+ * sent again in a batch of their own, since they free memory and are allowed.
+ */
+#include "core/base/clock.h"
+#include "core/base/metrics.h"
+#include "core/smtp/session.h"
+#include "queue/redis_link.h"
+#include "queue/schema.h"
+
+#define COMMIT_MESSAGES_MAX    256
+#define COMMIT_OCTETS_MAX      (1024 * 1024)
+#define COMMIT_BUSY_SESSIONS   32
+#define COMMIT_FINISH_DELAY_MS 5
+#define COMMIT_FINISH_COUNT    64
+#define COMMIT_ANY_SHARD       UINT16_MAX
+
+enum commit_mode { COMMIT_LEASED, COMMIT_READY, COMMIT_HELD };
+
+/* One destination of a message to be queued. */
+struct commit_target {
+    char dest[DEST_KEY_MAX];
+    enum commit_mode mode; /* LEASED: this worker delivers it from memory */
+    const uint32_t *rcpts; /* in the message's arena */
+    uint32_t rcpt_count;
+};
+
+struct commit_entry;
+/* Called exactly once. With SMTP_QUEUED, entry->shard is final and LEASED targets are this
+ * worker's. The callee owns the entry again and frees it. */
+typedef void commit_done_fn(struct commit_entry *entry, enum smtp_verdict verdict);
+
+/* A message to make durable. The maker owns it until commit_add, then again in done(). */
+struct commit_entry {
+    struct list node;
+    struct message *message;       /* one reference, the entry's; commit never drops it */
+    struct commit_target *targets; /* in the message's arena */
+    uint32_t target_count; /* at least 1; delivery k is "<id>" when alone, else "<id>/<k>" */
+    uint16_t shard;        /* COMMIT_ANY_SHARD, or the shard that its chunks are in */
+    int64_t expires_ms;    /* wall clock: when to give up delivering */
+    int64_t deadline_ms;   /* monotonic: when to answer SMTP_NOT_QUEUED at the latest */
+    commit_done_fn *done;
+    void *owner;      /* the maker's */
+    struct list with; /* struct commit_finish: made durable in the same transaction (a bounce and
+                         the end of what it reports); their shard is the entry's */
+};
+
+enum commit_finish_kind {
+    FINISH_DONE,    /* delivered or bounced: forget it */
+    FINISH_RETRY,   /* again in delay_ms, with `item` */
+    FINISH_RELEASE, /* hand back at once, to the front */
+    FINISH_DEAD,    /* to the dead letters, item holds the reason */
+    FINISH_CANCEL,  /* as if never queued: withdrawn after a 451 */
+    FINISH_RESPLIT, /* replaced by other deliveries: `item` holds count, then "id\titem" lines */
+};
+
+struct commit_finish;
+/* Called exactly once when durable; was_lost: the lease had passed to another worker. The callee
+ * owns the finish again and frees it. */
+typedef void commit_finished_fn(struct commit_finish *finish, bool was_lost);
+
+struct commit_finish {
+    struct list node;
+    enum commit_finish_kind kind;
+    uint16_t shard;
+    char id[DELIVERY_ID_MAX];
+    struct buf item;   /* RETRY: the new item; DEAD: the reason; see RESPLIT */
+    uint32_t delay_ms; /* RETRY */
+    commit_finished_fn *done;
+    void *owner;
+};
+
+struct commit_finish *commit_finish_new(enum commit_finish_kind kind, uint16_t shard,
+                                        const char *id);
+void commit_finish_free(struct commit_finish *f);
+
+struct commit_config {
+    uint16_t shards;
+    bool is_clustered;
+    uint32_t lease_ms;
+    char worker[QUEUE_WORKER_LEN + 1];
+    struct metrics *metrics;
+};
+
+struct committer; /* commit.c */
+
+struct committer *commit_new(const struct commit_config *cfg);
+/* What is still inside is answered SMTP_NOT_QUEUED / dropped without a call first. */
+void commit_free(struct committer *c);
+void commit_add(struct committer *c, struct commit_entry *entry, const struct now *now);
+void commit_finish(struct committer *c, struct commit_finish *finish, const struct now *now);
+/*
+ * Seals and appends the next batch to out and pushes its request on the link; false: nothing may
+ * be sent now. The batch's messages are borrowed by `out` until commit_sent says their bytes have
+ * left: *batch_end is the batch's number, passed to commit_sent.
+ */
+bool commit_next(struct committer *c, struct redis_link *link, uint32_t busy_sessions,
+                 struct gather *out, const struct now *now, uint64_t *batch_number);
+/* Every byte of this batch and all before it was sent (or will never be: the connection is closed).
+ */
+void commit_sent(struct committer *c, uint64_t batch_number);
+/* The link is usable (again): batches of unknown fate are sent again first by commit_next. After a
+ * loss, call redis_link_lost, commit_sent for all, then this once it is back. */
+void commit_link_up(struct committer *c);
+/* Gives entries past their deadline their answer. */
+void commit_tick(struct committer *c, const struct now *now);
+/* Monotonic ms when commit_next or commit_tick may have something to do without an event;
+ * INT64_MAX: never. */
+int64_t commit_wake_ms(const struct committer *c, const struct now *now);
+/* Entries and finishes inside, in flight or not. */
+uint32_t commit_pending(const struct committer *c);
+/* Age in ms of the oldest batch in flight; 0 when none is. */
+int64_t commit_age_ms(const struct committer *c, const struct now *now);

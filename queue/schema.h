@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * schema - the queue's names in Redis, and the text of an item. Everything that knows a key lives
+ * here and in lua/kilat.lua.
+ *
+ * Every shard has a tag, {q0} ... {qN-1}; keys are the tag and a suffix:
+ *     b:<id>       record: envelope and content (of a large message: envelope and last part)
+ *     b:<id>:<n>   chunk n of a large message; has a TTL until the commit
+ *     w:<worker>   hash: delivery id -> item, leased to that worker
+ *     hb           zset: worker -> lease expiry, Redis' clock in ms
+ *     r:<lane>:<dest>  list: "<delivery id>\t<item>", ready, oldest first
+ *     d:<lane>     zset: dest -> earliest claim time ms; +inf: held
+ *     t, ti        zset: delivery id -> due ms; hash: delivery id -> item
+ *     c            hash: id -> deliveries left, only when a message has several
+ *     x, xr        zset: delivery id -> died ms; hash: delivery id -> "reason\titem"
+ *     n            hash: counters
+ * and {cfg} holds the shard count and the schema version.
+ *
+ * A delivery id is the queue id, or "<queue id>/<k>" for one of several destinations.
+ */
+#include "core/base/buf.h"
+#include "core/base/status.h"
+#include "core/relay/delivery.h"
+
+#define QUEUE_SCHEMA_VERSION 1
+#define QUEUE_CFG_KEY        "{cfg}"
+#define QUEUE_WORKER_LEN     16 /* characters of a worker token, [0-9a-f] */
+#define QUEUE_KEY_MAX        320
+#define QUEUE_ITEM_MAX       (64 * 1024)
+#define QUEUE_CHUNK_SIZE     (256 * 1024) /* octets of one chunk of a large message */
+#define QUEUE_CHUNK_TTL_S    86400        /* an upload that never commits vanishes after this */
+
+/* An item: what a worker must know to deliver, besides the record. Text, tab-separated:
+ * lane, dest, attempts, accepted ms, expires ms, tenant, chunks, size, recipients ("0-4,7"). */
+struct queue_item {
+    char lane;
+    struct slice dest;
+    uint32_t attempts;
+    int64_t accepted_ms, expires_ms; /* wall clock */
+    struct slice tenant;
+    uint32_t chunks;
+    uint64_t size;
+    const uint32_t *rcpts; /* ascending */
+    uint32_t rcpt_count;
+};
+
+NODISCARD enum status queue_item_encode(const struct queue_item *item, struct buf *out);
+/* Slices point into text; rcpts lie in the arena. BAD: not an item. */
+NODISCARD enum status queue_item_decode(struct slice text, struct arena *arena,
+                                        struct queue_item *out);
+
+/* The text of queue/lua/kilat.lua, built in; for FUNCTION LOAD REPLACE. */
+extern const char queue_lua[];
+extern const size_t queue_lua_len;
