@@ -27,7 +27,8 @@ struct chain_seg {
 struct chain {
     struct chain_seg *head, *tail; /* owned */
     size_t len;                    /* octets in all segments */
-    struct chain_budget *budget;   /* borrowed */
+    struct chain_budget *budget;   /* borrowed; NULL: not counted */
+    uint32_t expect;               /* private: octets that the next segment is asked to hold */
 };
 
 /* A place in a chain to go back to; valid until the chain is cut at or before it. */

@@ -28,6 +28,8 @@ struct log {
     bool line_is_open;     /* True exactly between log_begin and log_end */
     bool line_is_lost;     /* True when the open line found no room or is below the level */
     const struct now *now; /* borrowed: the worker's clock reading of this turn */
+    int64_t stamp_ms;      /* private: wall time that `stamp` shows; -1: none yet */
+    char stamp[CLOCK_DATE_MAX];
 };
 
 void log_init(struct log *l, enum log_format format, enum log_level level, const struct now *now);

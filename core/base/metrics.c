@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * metrics - the text that Prometheus scrapes. Reading while workers count gives each value as it
+ * was at some moment of the scrape; no two values are from the same instant, which is what
+ * counters are for.
+ */
+#include "core/base/metrics.h"
+#include <inttypes.h>
+
+static const struct metric_row {
+    const char *type, *name, *help;
+} rows[METRIC_COUNT] = {
+#define X(id, type, name, help) { #type, name, help },
+    METRICS_TABLE(X)
+#undef X
+};
+
+static int64_t sum_of(const struct metrics *const *sets, size_t count, size_t which)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += metrics_get(sets[i], (enum metric)which);
+    return sum;
+}
+
+enum status metrics_format(const struct metrics *const *sets, size_t count, struct buf *out)
+{
+    for (size_t i = 0; i < METRIC_COUNT; i++) {
+        const struct metric_row *row = &rows[i];
+        enum status st = buf_printf(out,
+                                    "# HELP kilat_%s %s\n# TYPE kilat_%s %s\n"
+                                    "kilat_%s %" PRId64 "\n",
+                                    row->name, row->help, row->name, row->type, row->name,
+                                    sum_of(sets, count, i));
+        if (st != STATUS_OK)
+            return st;
+    }
+    return STATUS_OK;
+}
