@@ -38,12 +38,25 @@ struct redis_child; /* the embedded server */
  * as long as it says LOADING). Call from the main thread: the child ends when that thread does. */
 NODISCARD enum status redis_child_start(const struct config *cfg, struct redis_child **out,
                                         struct buf *error);
-/* Call when SIGCHLD came: true when the server had ended and was started again (its end is logged
- * to stderr through note, a static text, when not NULL). Never blocks. */
+
+/* How long a start is patient; the default suits a gateway, tests are in a hurry. */
+struct redis_child_waits {
+    uint32_t lock_ms;   /* for an old server, or another gateway, to let go of data_dir/redis */
+    uint32_t answer_ms; /* for any word of the server; "loading" is one */
+};
+extern const struct redis_child_waits redis_child_waits_default;
+NODISCARD enum status redis_child_start_within(const struct config *cfg,
+                                               const struct redis_child_waits *waits,
+                                               struct redis_child **out, struct buf *error);
+/* Call when SIGCHLD came, and about once a second while redis_child_pid is 0: true when the server
+ * had ended and was started again. A server that ends again and again within seconds is started
+ * after a growing wait (1 to 30 s), which a later call ends. note (may be NULL) gets one line of
+ * what happened, "" when nothing did. Never blocks, does not wait for readiness: workers reconnect
+ * by themselves. */
 bool redis_child_reap(struct redis_child *c, char *note, size_t note_len);
 /* SIGTERM, waits for a clean end (bounded), then frees. */
 void redis_child_stop(struct redis_child *c);
-int redis_child_pid(const struct redis_child *c);
+int redis_child_pid(const struct redis_child *c); /* 0: not running just now */
 
 /* Checks settings, loads the functions, fixes or adopts the shard count. */
 NODISCARD enum status redis_boot(const struct config *cfg, const struct redis_address *addr,

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config_file - one bounded read of one file, on the main thread, before anything else runs.
+ *
+ * It reads what the path leads to, a pipe too (`kilat check -c /dev/stdin`), so the size is learnt
+ * by reading, not asked beforehand.
+ */
+#include "io/config_file.h"
+#include "io/fail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define READ_STEP (16 * 1024)
+
+/* Reads up to the end of file; false: errno says why. The text's own bound is one octet more than
+ * what we accept, so that too much can be told from just enough. */
+static bool read_all(int fd, struct buf *text)
+{
+    while (text->len < text->max) {
+        uint32_t step = text->max - text->len < READ_STEP ? text->max - text->len : READ_STEP;
+        char *room = buf_reserve(text, step);
+        if (!room)
+            break;
+        ssize_t n = read(fd, room, step);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        if (n == 0)
+            break;
+        text->len += (uint32_t)n;
+    }
+    return true;
+}
+
+static enum status read_file(const char *path, struct buf *text, struct buf *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_with(error, STATUS_SYSTEM, "cannot open %s: %s", path, strerror(errno));
+    bool good = read_all(fd, text);
+    int saved = errno;
+    (void)close(fd);
+    if (!good)
+        return fail_with(error, STATUS_SYSTEM, "cannot read %s: %s", path, strerror(saved));
+    if (text->len > CONFIG_FILE_MAX)
+        return fail_with(error, STATUS_FULL, "%s is larger than %d octets", path, CONFIG_FILE_MAX);
+    return STATUS_OK;
+}
+
+enum status config_load(const char *path, struct config **out, struct buf *error)
+{
+    struct buf text;
+    buf_init(&text, CONFIG_FILE_MAX + 1);
+    enum status st = read_file(path, &text, error);
+    if (st == STATUS_OK)
+        st = config_parse(path, buf_slice(&text), out, error);
+    buf_done(&text);
+    return st;
+}
