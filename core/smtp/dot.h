@@ -6,7 +6,8 @@
  * Inwards, only CR LF "." CR LF ends the content (P-75, P-76). The decoder walks 64 octets at a
  * time over bit masks of CR, LF, NUL and 8-bit octets, so one pass finds the end, removes dots and
  * notes every defect; content is handed out as spans of the input, never copied.
- * Outwards, dot_stuffer cuts spans where a dot must be added.
+ * Outwards, dot_stuffer cuts spans where a dot must be added: the span before ends with the dot,
+ * the span after begins with the same octet.
  */
 #include "core/base/slice.h"
 #include <stdint.h>
@@ -18,7 +19,7 @@ enum dot_defect {
     DOT_BARE_CR = 1 << 0,
     DOT_BARE_LF = 1 << 1,
     DOT_NUL = 1 << 2,
-    DOT_LONG_LINE = 1 << 3,
+    DOT_LONG_LINE = 1 << 3, /* over DOT_LINE_MAX octets, the dot taken off not counted */
 };
 
 enum dot_event {
@@ -42,14 +43,16 @@ void dot_decoder_init(struct dot_decoder *d);
 enum dot_event dot_decode(struct dot_decoder *d, struct slice in, size_t *used, struct slice *out);
 
 struct dot_stuffer {
-    bool at_line_start; /* True at the very start and after CR LF */
+    bool at_line_start; /* True at the very start and after LF (see dot.c) */
+    bool is_terminated; /* True at the very start and after CR LF */
     bool after_cr;
-    bool dot_is_due; /* the next call gives the extra dot */
+    bool dot_is_due; /* the dot at the front of the rest was given once and is due again */
 };
 
 void dot_stuffer_init(struct dot_stuffer *s);
-/* The next span to send, cut from the front of *rest (or a static "."); false when *rest is empty
- * and nothing is due. */
+/* The next span to send; *rest becomes what is still to be looked at. Spans point into *rest as
+ * given and may overlap in one dot. False when *rest is empty: give the next piece, or the end. The
+ * pieces of one content may be cut anywhere. */
 bool dot_stuff_next(struct dot_stuffer *s, struct slice *rest, struct slice *out);
 /* What must follow the last span: ".\r\n", or "\r\n.\r\n" when the content did not end in CR LF. */
 struct slice dot_stuff_end(const struct dot_stuffer *s);
