@@ -1,0 +1,657 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * resolver - lookups that are cached, joined and never wait. Rules: resolver.h.
+ *
+ * Life of an entry (one name, as mail domain or as host):
+ *     MX -> ADDRESSES -> KNOWN -> (expired or evicted) freed
+ *     a host begins at ADDRESSES; a failure goes to KNOWN at once.
+ * While it is asking, everybody who wants the same name waits on it. `step` moves it on when its
+ * last open query was answered; `conclude` answers the waiters.
+ *
+ * Limits: CACHE_ENTRIES_MAX names or CACHE_OCTETS_MAX octets, whichever is met first; the oldest
+ * answers go. Entries that are asking are not counted: there are at most as many as destinations
+ * the caller waits for. libunbound has a small cache of its own below and joins equal queries of
+ * different names.
+ *
+ * Blocking: libunbound resolves in its own thread; ub_resolve_async writes a few dozen octets to a
+ * pipe that this thread empties at once.
+ *
+ * Addresses of a host are tried IPv4 first: many receivers judge mail over IPv6 more harshly, and
+ * many gateways have no IPv6 at all.
+ *
+ * To add a failure: a row in FAILURE_TABLE. To look something else up (TLSA, MTA-STS): another
+ * state before KNOWN.
+ */
+#include "io/resolver.h"
+#include "core/base/must.h"
+#include "core/smtp/address.h"
+#include "io/fail.h"
+#include "io/hosts_file.h"
+#include "io/resolver_answer.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CACHE_ENTRIES_MAX 65536
+#define CACHE_OCTETS_MAX  (32 * 1024 * 1024)
+#define HASH_BUCKETS      16384 /* a power of two */
+#define TTL_MIN_MS        1000  /* TTL 0 still serves the mail of one second */
+
+#define TYPE_A    1
+#define TYPE_MX   15
+#define TYPE_AAAA 28
+#define CLASS_IN  1
+
+#define RCODE_NOERROR  0
+#define RCODE_NXDOMAIN 3
+
+/* X(name, code, enhanced, what an operator and a bounced sender read) */
+#define FAILURE_TABLE(X)                                                                           \
+    X(NONE, 0, "", "")                                                                             \
+    X(NAME, 550, "5.1.2", "not a domain that mail can be sent to")                                 \
+    X(NO_DOMAIN, 550, "5.1.2", "the domain does not exist")                                        \
+    X(NO_HOST, 550, "5.1.2", "the domain has neither a mail exchanger nor an address")             \
+    X(NULL_MX, 556, "5.1.10", "the domain accepts no mail (null MX)")                              \
+    X(SERVERS, 451, "4.4.3", "the name servers gave no answer")                                    \
+    X(NO_ADDRESS, 451, "4.4.4", "no mail exchanger of the domain has an address")                  \
+    X(SMARTHOST, 451, "4.4.4", "the smarthost's name has no address")                              \
+    X(PRIVATE, 550, "5.4.4", "every mail exchanger is in a network that is not for mail")
+
+enum failure {
+#define X(name, code, enhanced, text) FAILURE_##name,
+    FAILURE_TABLE(X)
+#undef X
+};
+
+static const struct {
+    int code;
+    const char *enhanced;
+    const char *text;
+} failures[] = {
+#define X(name, code, enhanced, text) { code, enhanced, text },
+    FAILURE_TABLE(X)
+#undef X
+};
+
+enum entry_state { ENTRY_MX, ENTRY_ADDRESSES, ENTRY_KNOWN };
+
+/* One address of one target. */
+struct found {
+    uint32_t target;
+    bool is_v6;
+    uint64_t shuffle; /* order among equals */
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+};
+
+struct entry {
+    struct list node; /* with KNOWN: on r->known, oldest first */
+    struct entry *hash_next;
+    struct list waiters; /* struct waiter */
+    enum entry_state state;
+    enum failure failure;
+    bool is_mx;                /* a mail domain, not a smarthost */
+    bool is_implicit;          /* it has no MX: its own addresses serve (P-209) */
+    bool is_uncertain;         /* a query failed for now: a later one may say more */
+    bool saw_private;          /* an address was left out */
+    uint32_t open;             /* queries under way */
+    struct mx_target *targets; /* owned; until conclude */
+    size_t target_count;
+    struct found *found; /* owned; until conclude */
+    size_t found_count;
+    struct relay_host *hosts; /* owned; with KNOWN; port 0 */
+    size_t host_count;
+    uint32_t ttl_ms;    /* the least of what was seen */
+    int64_t expires_ms; /* monotonic; with KNOWN */
+    char name[];        /* lower case */
+};
+
+struct waiter {
+    struct list node;
+    resolver_fn *fn;
+    void *ctx;
+    uint16_t port;
+};
+
+/* One question to libunbound. */
+struct query {
+    struct list node; /* on r->queries */
+    struct resolver *r;
+    struct entry *entry;
+    size_t target;
+    int type;
+};
+
+struct resolver {
+    struct ub_ctx *ctx;
+    const struct config *cfg;
+    struct entropy *entropy;
+    struct metrics *metrics;
+    struct now now; /* of the call we are in */
+    struct hosts_file hosts;
+    uint64_t hash_seed; /* strangers choose the names */
+    struct list queries;
+    struct list known;
+    struct entry **buckets; /* owned; HASH_BUCKETS */
+    size_t known_count, known_octets;
+};
+
+/* ---- the cache ---- */
+
+static struct entry **bucket_of(struct resolver *r, bool is_mx, struct slice name)
+{
+    uint64_t h = r->hash_seed ^ is_mx;
+    for (size_t i = 0; i < name.len; i++)
+        h = (h ^ (unsigned char)name.ptr[i]) * 0x100000001b3ULL;
+    return &r->buckets[(h ^ h >> 29) & (HASH_BUCKETS - 1)];
+}
+
+static struct entry *entry_find(struct resolver *r, bool is_mx, struct slice name)
+{
+    struct entry *e = *bucket_of(r, is_mx, name);
+    while (e && (e->is_mx != is_mx || !slice_eq(slice_str(e->name), name)))
+        e = e->hash_next;
+    return e;
+}
+
+static struct entry *entry_new(struct resolver *r, bool is_mx, struct slice name)
+{
+    struct entry *e = mem_zalloc(sizeof *e + name.len + 1);
+    memcpy(e->name, name.ptr, name.len);
+    e->is_mx = is_mx;
+    e->state = is_mx ? ENTRY_MX : ENTRY_ADDRESSES;
+    e->ttl_ms = r->cfg->dns.cache_max_ms;
+    list_init(&e->node);
+    list_init(&e->waiters);
+    struct entry **bucket = bucket_of(r, is_mx, name);
+    e->hash_next = *bucket;
+    *bucket = e;
+    return e;
+}
+
+static size_t entry_octets(const struct entry *e)
+{
+    return sizeof *e + strlen(e->name) + e->host_count * sizeof *e->hosts;
+}
+
+static void entry_free(struct entry *e)
+{
+    list_for_each_safe (node, &e->waiters)
+        free(list_entry(node, struct waiter, node));
+    free(e->targets);
+    free(e->found);
+    free(e->hosts);
+    free(e);
+}
+
+static void entry_drop(struct resolver *r, struct entry *e)
+{
+    must(e->state == ENTRY_KNOWN);
+    struct entry **link = bucket_of(r, e->is_mx, slice_str(e->name));
+    while (*link != e)
+        link = &(*link)->hash_next;
+    *link = e->hash_next;
+    list_remove(&e->node);
+    r->known_count--;
+    r->known_octets -= entry_octets(e);
+    entry_free(e);
+}
+
+static void entry_keep(struct resolver *r, struct entry *e)
+{
+    list_push_back(&r->known, &e->node);
+    r->known_count++;
+    r->known_octets += entry_octets(e);
+}
+
+static void evict(struct resolver *r)
+{
+    while (r->known_count > CACHE_ENTRIES_MAX || r->known_octets > CACHE_OCTETS_MAX)
+        entry_drop(r, list_entry(r->known.next, struct entry, node));
+}
+
+/* ---- answering ---- */
+
+static void set_port(struct relay_host *h, uint16_t port)
+{
+    if (h->addr.ss_family == AF_INET)
+        ((struct sockaddr_in *)&h->addr)->sin_port = htons(port);
+    else
+        ((struct sockaddr_in6 *)&h->addr)->sin6_port = htons(port);
+}
+
+/* Gives the hosts (copied, so that the callee may look up more and evict what they came from). */
+static void give_hosts(const struct relay_host *hosts, size_t count, uint32_t ttl_ms, uint16_t port,
+                       resolver_fn *fn, void *ctx)
+{
+    struct relay_host *copy = mem_alloc(count * sizeof *copy);
+    memcpy(copy, hosts, count * sizeof *copy);
+    for (size_t i = 0; i < count; i++)
+        set_port(&copy[i], port);
+    fn(ctx, copy, count, ttl_ms, NULL);
+    free(copy);
+}
+
+static void give_failure(enum failure why, struct slice name, uint32_t ttl_ms, resolver_fn *fn,
+                         void *ctx)
+{
+    char text[400];
+    int len = snprintf(text, sizeof text, "%.*s: %s", (int)(name.len < 255 ? name.len : 255),
+                       name.len ? name.ptr : "", failures[why].text);
+    struct rcpt_outcome o = { .stage = OUTCOME_DNS, .code = failures[why].code };
+    snprintf(o.enhanced, sizeof o.enhanced, "%s", failures[why].enhanced);
+    o.text = slice_of(text, (size_t)len);
+    fn(ctx, NULL, 0, ttl_ms, &o);
+}
+
+static uint32_t ttl_left(const struct resolver *r, const struct entry *e)
+{
+    int64_t left = e->expires_ms - r->now.mono_ms;
+    return left > 0 ? (uint32_t)left : 0;
+}
+
+static void give(struct resolver *r, const struct entry *e, uint16_t port, resolver_fn *fn,
+                 void *ctx)
+{
+    if (e->failure != FAILURE_NONE)
+        give_failure(e->failure, slice_str(e->name), ttl_left(r, e), fn, ctx);
+    else
+        give_hosts(e->hosts, e->host_count, ttl_left(r, e), port, fn, ctx);
+}
+
+/* ---- concluding ---- */
+
+static int compare_found(const void *left, const void *right)
+{
+    const struct found *a = left, *b = right;
+    if (a->target != b->target)
+        return a->target < b->target ? -1 : 1;
+    if (a->is_v6 != b->is_v6)
+        return a->is_v6 ? 1 : -1;
+    return (a->shuffle > b->shuffle) - (a->shuffle < b->shuffle);
+}
+
+/* Hosts in the order to try them, RESOLVER_ADDRESS_MAX of each target. */
+static void order_hosts(struct entry *e)
+{
+    if (e->found_count == 0)
+        return;
+    qsort(e->found, e->found_count, sizeof *e->found, compare_found);
+    e->hosts = mem_zalloc(e->found_count * sizeof *e->hosts);
+    uint32_t of_target = 0;
+    for (size_t i = 0; i < e->found_count; i++) {
+        const struct found *f = &e->found[i];
+        of_target = i > 0 && f[-1].target == f->target ? of_target + 1 : 0;
+        if (of_target >= RESOLVER_ADDRESS_MAX)
+            continue;
+        struct relay_host *h = &e->hosts[e->host_count++];
+        h->addr = f->addr;
+        h->addr_len = f->addr_len;
+        snprintf(h->name, sizeof h->name, "%s", e->targets[f->target].name);
+    }
+}
+
+static enum failure why_no_host(const struct entry *e)
+{
+    if (e->is_uncertain)
+        return FAILURE_SERVERS; /* P-211: never a bounce on a guess */
+    if (e->saw_private)
+        return FAILURE_PRIVATE;
+    if (!e->is_mx)
+        return FAILURE_SMARTHOST; /* our configuration's fault: wait for its repair */
+    return e->is_implicit ? FAILURE_NO_HOST : FAILURE_NO_ADDRESS;
+}
+
+/* How long the answer may serve. */
+static uint32_t lifetime_ms(const struct resolver *r, const struct entry *e)
+{
+    uint32_t ms = e->ttl_ms > TTL_MIN_MS ? e->ttl_ms : TTL_MIN_MS;
+    if ((e->failure != FAILURE_NONE || e->is_uncertain) && ms > r->cfg->dns.negative_ms)
+        ms = r->cfg->dns.negative_ms;
+    return ms < r->cfg->dns.cache_max_ms ? ms : r->cfg->dns.cache_max_ms;
+}
+
+/* The answers are complete: the entry becomes KNOWN and its waiters hear it. A callee may look up
+ * more, even this name, so the entry is held outside the cache until the last one was told. */
+static void conclude(struct resolver *r, struct entry *e)
+{
+    must(e->open == 0 && e->state != ENTRY_KNOWN);
+    order_hosts(e);
+    if (e->failure == FAILURE_NONE && e->host_count == 0)
+        e->failure = why_no_host(e);
+    free(e->targets);
+    free(e->found);
+    e->targets = NULL;
+    e->found = NULL;
+    e->state = ENTRY_KNOWN;
+    e->expires_ms = r->now.mono_ms + lifetime_ms(r, e);
+    while (!list_is_empty(&e->waiters)) {
+        struct waiter *w = list_entry(e->waiters.next, struct waiter, node);
+        list_remove(&w->node);
+        give(r, e, w->port, w->fn, w->ctx);
+        free(w);
+    }
+    entry_keep(r, e);
+    evict(r);
+}
+
+/* ---- asking ---- */
+
+static void on_answer(void *arg, int err, struct ub_result *result);
+
+static void ask(struct resolver *r, struct entry *e, size_t target, const char *name, int type)
+{
+    struct query *q = mem_zalloc(sizeof *q);
+    q->r = r;
+    q->entry = e;
+    q->target = target;
+    q->type = type;
+    if (ub_resolve_async(r->ctx, name, type, CLASS_IN, q, on_answer, NULL) != UB_NOERROR) {
+        e->is_uncertain = true;
+        free(q);
+        return;
+    }
+    list_push_back(&r->queries, &q->node);
+    e->open++;
+}
+
+static void ask_addresses(struct resolver *r, struct entry *e)
+{
+    for (size_t i = 0; i < e->target_count; i++) {
+        ask(r, e, i, e->targets[i].name, TYPE_A);
+        ask(r, e, i, e->targets[i].name, TYPE_AAAA);
+    }
+}
+
+/* The name itself is the only target: a smarthost, or an implicit MX. */
+static void target_self(struct entry *e)
+{
+    e->targets = mem_zalloc(sizeof *e->targets);
+    e->target_count = 1;
+    snprintf(e->targets[0].name, sizeof e->targets[0].name, "%s", e->name);
+}
+
+/* No query is open: on to the next state. */
+static void step(struct resolver *r, struct entry *e)
+{
+    bool has_targets = e->state == ENTRY_MX && e->target_count > 0;
+    if (has_targets && e->failure == FAILURE_NONE) {
+        e->state = ENTRY_ADDRESSES;
+        ask_addresses(r, e);
+    }
+    if (e->open == 0)
+        conclude(r, e);
+}
+
+static void begin(struct resolver *r, struct entry *e)
+{
+    if (e->is_mx) {
+        ask(r, e, 0, e->name, TYPE_MX);
+    } else {
+        target_self(e);
+        ask_addresses(r, e);
+    }
+    if (e->open == 0)
+        conclude(r, e);
+}
+
+static void note_ttl(struct entry *e, const struct ub_result *result)
+{
+    int64_t ms = (int64_t)result->ttl * 1000;
+    if (ms >= 0 && ms < e->ttl_ms)
+        e->ttl_ms = (uint32_t)ms;
+}
+
+static void on_mx(struct resolver *r, struct entry *e, const struct ub_result *result)
+{
+    if (result->rcode == RCODE_NXDOMAIN) {
+        e->failure = FAILURE_NO_DOMAIN;
+        return;
+    }
+    struct mx_target targets[RESOLVER_MX_MAX];
+    switch (resolver_read_mx(result, r->entropy, targets, &e->target_count)) {
+    case MX_ANSWER_NONE:
+        e->is_implicit = true;
+        target_self(e);
+        break;
+    case MX_ANSWER_NULL: e->failure = FAILURE_NULL_MX; break;
+    case MX_ANSWER_TARGETS:
+        note_ttl(e, result);
+        e->targets = mem_alloc(RESOLVER_MX_MAX * sizeof *e->targets);
+        memcpy(e->targets, targets, e->target_count * sizeof *targets);
+        break;
+    }
+}
+
+static void add_address(struct resolver *r, struct entry *e, size_t target, const char *data,
+                        int len)
+{
+    struct found f = { .target = (uint32_t)target, .is_v6 = len == 16 };
+    if (!resolver_read_address(data, len, &f.addr, &f.addr_len))
+        return;
+    if (e->is_mx && !r->cfg->relay.allow_private &&
+        !resolver_address_is_public((const struct sockaddr *)&f.addr)) {
+        e->saw_private = true;
+        return;
+    }
+    f.shuffle = entropy_u64(r->entropy);
+    e->found = mem_realloc(e->found, (e->found_count + 1) * sizeof f);
+    e->found[e->found_count++] = f;
+}
+
+static void on_address(struct resolver *r, struct entry *e, size_t target,
+                       const struct ub_result *result)
+{
+    if (!result->havedata)
+        return;
+    note_ttl(e, result);
+    for (size_t i = 0; result->data[i] && i < RESOLVER_ADDRESS_MAX; i++)
+        add_address(r, e, target, result->data[i], result->len[i]);
+}
+
+/* libunbound's callback, from within ub_process. */
+static void on_answer(void *arg, int err, struct ub_result *result)
+{
+    struct query *q = arg;
+    struct resolver *r = q->r;
+    struct entry *e = q->entry;
+    must(e->open > 0);
+    e->open--;
+    list_remove(&q->node);
+    bool is_answer = err == 0 && !result->bogus &&
+                     (result->rcode == RCODE_NOERROR || result->rcode == RCODE_NXDOMAIN);
+    if (!is_answer)
+        e->is_uncertain = true;
+    else if (q->type == TYPE_MX)
+        on_mx(r, e, result);
+    else
+        on_address(r, e, q->target, result);
+    if (err == 0)
+        ub_resolve_free(result);
+    free(q);
+    if (e->open == 0)
+        step(r, e);
+}
+
+/* ---- entry points ---- */
+
+static void lookup(struct resolver *r, bool is_mx, struct slice name, uint16_t port,
+                   resolver_fn *fn, void *ctx)
+{
+    struct entry *e = entry_find(r, is_mx, name);
+    /* Only a cached one has a place in r->known; one that is just being told has not. */
+    if (e && !list_is_empty(&e->node) && e->expires_ms <= r->now.mono_ms) {
+        entry_drop(r, e);
+        e = NULL;
+    }
+    if (e && e->state == ENTRY_KNOWN) {
+        metrics_add(r->metrics, METRIC_DNS_CACHE_HITS_TOTAL, 1);
+        give(r, e, port, fn, ctx);
+        return;
+    }
+    bool is_new = e == NULL;
+    if (is_new)
+        e = entry_new(r, is_mx, name);
+    struct waiter *w = mem_alloc(sizeof *w);
+    *w = (struct waiter){ .fn = fn, .ctx = ctx, .port = port };
+    list_push_back(&e->waiters, &w->node);
+    if (is_new)
+        begin(r, e);
+}
+
+/* Lower case into out; false: not a domain name. Address literals end here too (P-48). */
+static bool normalize(struct slice name, char out[ADDRESS_DOMAIN_MAX + 1])
+{
+    if (name.len > ADDRESS_DOMAIN_MAX || !address_domain_is_valid(name))
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        out[i] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    }
+    out[name.len] = '\0';
+    return true;
+}
+
+void resolver_lookup_mx(struct resolver *r, struct slice domain, const struct now *now,
+                        resolver_fn *fn, void *ctx)
+{
+    char name[ADDRESS_DOMAIN_MAX + 1];
+    r->now = *now;
+    metrics_add(r->metrics, METRIC_DNS_LOOKUPS_TOTAL, 1);
+    if (!normalize(domain, name))
+        give_failure(FAILURE_NAME, domain, r->cfg->dns.negative_ms, fn, ctx);
+    else
+        lookup(r, true, slice_str(name), r->cfg->relay.mx_port, fn, ctx);
+}
+
+/* Addresses that need no DNS: a literal, or the names of /etc/hosts. Returns how many. */
+static size_t find_local(const struct resolver *r, const char *name,
+                         struct relay_host out[RESOLVER_ADDRESS_MAX])
+{
+    size_t count = 0, at = 0;
+    const struct hosts_row *row;
+    if (hosts_parse_address(name, &out[0].addr, &out[0].addr_len))
+        count = 1;
+    while (count < RESOLVER_ADDRESS_MAX && at < r->hosts.count &&
+           (row = hosts_file_next(&r->hosts, slice_str(name), &at)) != NULL) {
+        out[count].addr = row->addr;
+        out[count++].addr_len = row->addr_len;
+    }
+    for (size_t i = 0; i < count; i++)
+        snprintf(out[i].name, sizeof out[i].name, "%s", name);
+    return count;
+}
+
+void resolver_lookup_host(struct resolver *r, const char *name, uint16_t port,
+                          const struct now *now, resolver_fn *fn, void *ctx)
+{
+    struct relay_host local[RESOLVER_ADDRESS_MAX];
+    char lower[ADDRESS_DOMAIN_MAX + 1];
+    r->now = *now;
+    metrics_add(r->metrics, METRIC_DNS_LOOKUPS_TOTAL, 1);
+    size_t count = find_local(r, name, local);
+    if (count > 0)
+        give_hosts(local, count, r->cfg->dns.cache_max_ms, port, fn, ctx);
+    else if (!normalize(slice_str(name), lower))
+        give_failure(FAILURE_SMARTHOST, slice_str(name), r->cfg->dns.negative_ms, fn, ctx);
+    else
+        lookup(r, false, slice_str(lower), port, fn, ctx);
+}
+
+int resolver_fd(const struct resolver *r)
+{
+    return ub_fd(r->ctx);
+}
+
+void resolver_process(struct resolver *r, const struct now *now)
+{
+    r->now = *now;
+    /* An error here means that the resolver thread is gone; queries then never end, and the relay's
+     * deliveries stay leased until we are restarted: better to end now, loudly. */
+    must(ub_process(r->ctx) == UB_NOERROR);
+}
+
+/* ---- start and end ---- */
+
+/* Options that our queries rely on, in libunbound's spelling. */
+static const char *const options[][2] = {
+    { "do-not-query-localhost:", "no" }, /* a resolver on loopback is the usual one */
+    { "module-config:", "iterator" },    /* no trust anchors here, so nothing to validate */
+    { "infra-keep-probing:", "yes" },    /* a name server that was down is found again */
+    { "use-syslog:", "no" },
+};
+
+static int set_servers(struct ub_ctx *ctx, const struct config *cfg)
+{
+    int rc = UB_NOERROR;
+    for (size_t i = 0; i < cfg->dns.server_count && rc == UB_NOERROR; i++)
+        rc = ub_ctx_set_fwd(ctx, cfg->dns.servers[i]);
+    if (cfg->dns.server_count > 0)
+        return rc;
+    /* Without the file libunbound asks the root servers itself, which is as good. */
+    rc = ub_ctx_resolvconf(ctx, NULL);
+    return rc == UB_READFILE ? UB_NOERROR : rc;
+}
+
+static int set_up(struct ub_ctx *ctx, const struct config *cfg)
+{
+    int rc = ub_ctx_debugout(ctx, NULL); /* stderr is not its place */
+    for (size_t i = 0; i < ARRAY_LEN(options) && rc == UB_NOERROR; i++)
+        rc = ub_ctx_set_option(ctx, options[i][0], options[i][1]);
+    if (rc == UB_NOERROR)
+        rc = set_servers(ctx, cfg);
+    if (rc == UB_NOERROR)
+        rc = ub_ctx_async(ctx, 1);
+    /* Who names servers may have such zones there; libunbound would answer them itself. Last: this
+     * call settles the configuration. */
+    if (rc == UB_NOERROR && cfg->dns.server_count > 0)
+        rc = ub_ctx_zone_remove(ctx, "test.");
+    if (rc == UB_NOERROR && cfg->dns.server_count > 0)
+        rc = ub_ctx_zone_remove(ctx, "home.arpa.");
+    return rc;
+}
+
+enum status resolver_new(const struct config *cfg, struct entropy *entropy, struct metrics *metrics,
+                         struct resolver **out, struct buf *error)
+{
+    struct ub_ctx *ctx = ub_ctx_create();
+    if (!ctx)
+        return fail_with(error, STATUS_SYSTEM, "libunbound cannot start");
+    int rc = set_up(ctx, cfg);
+    if (rc != UB_NOERROR) {
+        ub_ctx_delete(ctx);
+        return fail_with(error, STATUS_SYSTEM, "libunbound: %s (check dns.servers)",
+                         ub_strerror(rc));
+    }
+    struct resolver *r = mem_zalloc(sizeof *r);
+    r->ctx = ctx;
+    r->cfg = cfg;
+    r->entropy = entropy;
+    r->metrics = metrics;
+    r->hash_seed = entropy_u64(entropy);
+    r->buckets = mem_zalloc(HASH_BUCKETS * sizeof *r->buckets);
+    list_init(&r->queries);
+    list_init(&r->known);
+    hosts_file_load(&r->hosts, "/etc/hosts");
+    *out = r;
+    return STATUS_OK;
+}
+
+void resolver_free(struct resolver *r)
+{
+    if (!r)
+        return;
+    ub_ctx_delete(r->ctx); /* ends its thread; no callback comes any more */
+    list_for_each_safe (node, &r->queries)
+        free(list_entry(node, struct query, node));
+    for (size_t i = 0; i < HASH_BUCKETS; i++) {
+        for (struct entry *e = r->buckets[i], *next; e; e = next) {
+            next = e->hash_next;
+            entry_free(e);
+        }
+    }
+    hosts_file_done(&r->hosts);
+    free(r->buckets);
+    free(r);
+}
