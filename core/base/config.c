@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config - walks the tree of ucl.c by the rows of settings_table.h.
+ *
+ * Each statement finds its row; config_type.c turns its text into a value by the row's type. Values
+ * that the file leaves out are read from the row's default in the same way, so a default cannot
+ * mean anything that a file could not say. A configuration that failed half way is freed like a
+ * complete one.
+ *
+ * Limits: those of ucl.c and config_type.c; LISTENERS_MAX and ROUTES_MAX.
+ */
+#include "core/base/config.h"
+#include "core/base/config_check.h"
+#include "core/base/config_type.h"
+#include "core/base/must.h"
+#include "core/base/settings.h"
+#include "core/base/ucl.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LISTENERS_MAX 64
+#define ROUTES_MAX    10000
+
+/* What the table says, read as if the file had said it. */
+static void set_default(struct config_reader *r, const struct setting *row, void *base)
+{
+    char text[128];
+    struct ucl_node *root = NULL;
+    struct ucl_error error;
+    struct arena arena;
+    int n = snprintf(text, sizeof text, "%s = %s", row->key, row->initial);
+    must(n > 0 && (size_t)n < sizeof text);
+    arena_init(&arena);
+    enum status st = ucl_parse(slice_str(text), &arena, &root, &error);
+    must(st == STATUS_OK);
+    bool ok = config_type_set(r, row, base, root->first);
+    must(ok);
+    arena_done(&arena);
+}
+
+static void set_defaults(struct config_reader *r, enum setting_section section, void *base)
+{
+    for (size_t i = 0; i < setting_count; i++)
+        if (settings[i].section == section && r->lines[i] == 0 && *settings[i].initial)
+            set_default(r, &settings[i], base);
+}
+
+static bool complain_unknown(struct config_reader *r, enum setting_section section,
+                             const struct ucl_node *node)
+{
+    enum setting_section home = settings_find_home(node->key);
+    if (home == SECTION_TOP)
+        return config_complain(r, node->line, node->key, "belongs at the top of the file");
+    if (home != SECTION_COUNT)
+        return config_complain(r, node->line, node->key, "belongs in section %s",
+                               sections[home].name);
+    return config_complain(r, node->line, node->key, "is not known: the nearest name is %s",
+                           settings_nearest(section, node->key));
+}
+
+static bool read_setting(struct config_reader *r, enum setting_section section, void *base,
+                         const struct ucl_node *node)
+{
+    const struct setting *row = settings_find(section, node->key);
+    if (!row)
+        return complain_unknown(r, section, node);
+    int *line = &r->lines[row - settings];
+    if (*line)
+        return config_complain(r, node->line, node->key, "is already set on line %d", *line);
+    *line = node->line;
+    return config_type_set(r, row, base, node);
+}
+
+/* The settings of one section, then what it left out. */
+static bool read_section(struct config_reader *r, enum setting_section section, void *base,
+                         const struct ucl_node *node)
+{
+    r->scope = node;
+    for (const struct ucl_node *child = node->first; child; child = child->next)
+        if (!read_setting(r, section, base, child))
+            return false;
+    set_defaults(r, section, base);
+    return true;
+}
+
+static void forget_lines(struct config_reader *r, enum setting_section section)
+{
+    for (size_t i = 0; i < setting_count; i++)
+        if (settings[i].section == section)
+            r->lines[i] = 0;
+}
+
+static bool read_listener(struct config_reader *r, const struct ucl_node *node)
+{
+    struct config *cfg = r->cfg;
+    r->scope = node;
+    if (cfg->listener_count == LISTENERS_MAX)
+        return config_complain(r, node->line, SLICE_NONE, "there are more than %d listeners",
+                               LISTENERS_MAX);
+    cfg->listeners =
+        mem_realloc(cfg->listeners, (cfg->listener_count + 1) * sizeof *cfg->listeners);
+    struct config_listener *l = &cfg->listeners[cfg->listener_count++];
+    *l = (struct config_listener){ .name = config_type_copy(node->label), .line = node->line };
+    forget_lines(r, SECTION_LISTENER);
+    return read_section(r, SECTION_LISTENER, l, node) && config_check_listener(r, l);
+}
+
+static struct config_route *add_route(struct config *cfg, struct slice pattern, int line)
+{
+    cfg->routes = mem_realloc(cfg->routes, (cfg->route_count + 1) * sizeof *cfg->routes);
+    struct config_route *route = &cfg->routes[cfg->route_count++];
+    *route = (struct config_route){ .pattern = config_type_copy(pattern), .line = line };
+    for (char *c = route->pattern; *c; c++)
+        if (*c >= 'A' && *c <= 'Z')
+            *c |= 0x20;
+    return route;
+}
+
+static bool read_route(struct config_reader *r, const struct ucl_node *node)
+{
+    r->scope = node;
+    if (r->cfg->route_count == ROUTES_MAX)
+        return config_complain(r, node->line, SLICE_NONE, "there are more than %d routes",
+                               ROUTES_MAX);
+    struct config_route *route = add_route(r->cfg, node->label, node->line);
+    forget_lines(r, SECTION_ROUTE);
+    return read_section(r, SECTION_ROUTE, route, node) && config_check_route(r, route);
+}
+
+/* A section at the top of the file; seen holds the line of each that may stand only once. */
+static bool read_top_section(struct config_reader *r, enum setting_section section, int *seen,
+                             const struct ucl_node *node)
+{
+    const struct section *known = &sections[section];
+    r->scope = NULL;
+    if (node->kind != UCL_SECTION)
+        return config_complain(r, node->line, node->key, "is a section: write %s%s { ... }",
+                               known->name, *known->label ? " \"...\"" : "");
+    if (*known->label && !node->label.ptr)
+        return config_complain(r, node->line, node->key, "has no %s: write %s \"%s\" { ... }",
+                               known->label, known->name, known->label);
+    if (section == SECTION_LISTENER)
+        return read_listener(r, node);
+    if (section == SECTION_ROUTE)
+        return read_route(r, node);
+    if (node->label.ptr)
+        return config_complain(r, node->line, node->key, "takes no name: write %s { ... }",
+                               known->name);
+    if (*seen)
+        return config_complain(r, node->line, node->key,
+                               "is already there on line %d: write all of it in one place", *seen);
+    *seen = node->line;
+    return read_section(r, section, r->cfg, node);
+}
+
+static bool read_file(struct config_reader *r, const struct ucl_node *root)
+{
+    int seen[SECTION_COUNT] = { 0 };
+    for (const struct ucl_node *node = root->first; node; node = node->next) {
+        enum setting_section section = settings_find_section(node->key);
+        r->scope = NULL;
+        if (section == SECTION_COUNT ? !read_setting(r, SECTION_TOP, r->cfg, node)
+                                     : !read_top_section(r, section, &seen[section], node))
+            return false;
+    }
+    r->scope = NULL;
+    for (int section = SECTION_TOP; section < SECTION_COUNT; section++)
+        if (!seen[section] && section != SECTION_LISTENER && section != SECTION_ROUTE)
+            set_defaults(r, (enum setting_section)section, r->cfg);
+    return config_check_all(r);
+}
+
+/* Without any route all mail goes to the MX hosts of its domain. */
+static void complete_routes(struct config_reader *r)
+{
+    if (r->cfg->route_count)
+        return;
+    forget_lines(r, SECTION_ROUTE);
+    set_defaults(r, SECTION_ROUTE, add_route(r->cfg, SLICE("*"), 0));
+}
+
+enum status config_parse(const char *file, struct slice text, struct config **out,
+                         struct buf *error)
+{
+    struct config *cfg = mem_zalloc(sizeof *cfg);
+    struct config_reader reader = { .cfg = cfg, .error = error };
+    struct ucl_error syntax;
+    struct ucl_node *root = NULL;
+    struct arena arena;
+    must(setting_count <= CONFIG_SETTINGS_MAX);
+    cfg->file = mem_strdup(file);
+    arena_init(&arena);
+    enum status st = ucl_parse(text, &arena, &root, &syntax);
+    if (st != STATUS_OK)
+        (void)config_complain(&reader, syntax.line, syntax.key, "%s", syntax.what);
+    else if (!read_file(&reader, root))
+        st = STATUS_BAD;
+    arena_done(&arena);
+    if (st != STATUS_OK) {
+        config_free(cfg);
+        return st;
+    }
+    complete_routes(&reader);
+    *out = cfg;
+    return STATUS_OK;
+}
+
+static void free_values(enum setting_section section, void *base)
+{
+    for (size_t i = 0; i < setting_count; i++)
+        if (settings[i].section == section)
+            config_type_free(&settings[i], base);
+}
+
+void config_free(struct config *cfg)
+{
+    if (!cfg)
+        return;
+    for (size_t i = 0; i < cfg->listener_count; i++) {
+        free_values(SECTION_LISTENER, &cfg->listeners[i]);
+        free(cfg->listeners[i].name);
+    }
+    for (size_t i = 0; i < cfg->route_count; i++) {
+        free_values(SECTION_ROUTE, &cfg->routes[i]);
+        free(cfg->routes[i].pattern);
+    }
+    for (int section = SECTION_TOP; section < SECTION_COUNT; section++)
+        if (section != SECTION_LISTENER && section != SECTION_ROUTE)
+            free_values((enum setting_section)section, cfg);
+    free(cfg->listeners);
+    free(cfg->routes);
+    free(cfg->file);
+    free(cfg);
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config_check - what no single row of settings_table.h can say: settings that need each other or
+ * exclude each other, names and addresses that may stand once only. Each rule says what to write.
+ *
+ * To add a rule: a function here, called from one of the three entry points, and a row in the
+ * error table of test_config.c.
+ */
+#include "core/base/config_check.h"
+#include "core/base/config_value.h"
+#include "core/base/must.h"
+#include <stdio.h>
+
+#define ERROR_MAX 512 /* octets of the one line of an error */
+
+struct config_shown config_show(struct slice value)
+{
+    struct config_shown shown;
+    size_t room = sizeof shown.text - sizeof "...";
+    size_t n = value.len < room ? value.len : room;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)value.ptr[i];
+        shown.text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
+    }
+    memcpy(shown.text + n, value.len > n ? "..." : "", value.len > n ? 4 : 1);
+    return shown;
+}
+
+/* What stands before the key: `limits: `, `listener "x": ` or nothing. */
+static size_t put_scope(const struct ucl_node *scope, char *out, size_t size)
+{
+    int n = 0;
+    if (scope && scope->label.ptr)
+        n = snprintf(out, size, "%s \"%s\": ", config_show(scope->key).text,
+                     config_show(scope->label).text);
+    else if (scope)
+        n = snprintf(out, size, "%s: ", config_show(scope->key).text);
+    must(n >= 0 && (size_t)n < size);
+    return (size_t)n;
+}
+
+bool config_complain(struct config_reader *r, int line, struct slice key, const char *format, ...)
+{
+    char text[ERROR_MAX];
+    if (line == 0)
+        line = r->scope ? r->scope->line : 1;
+    int n = snprintf(text, sizeof text, "%.200s:%d: ", r->cfg->file, line);
+    must(n > 0 && (size_t)n < sizeof text / 2);
+    size_t len = (size_t)n;
+    len += put_scope(r->scope, text + len, sizeof text - len);
+    if (key.len)
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s: ", config_show(key).text);
+    va_list args;
+    va_start(args, format);
+    n = vsnprintf(text + len, sizeof text - len, format, args);
+    va_end(args);
+    must(n >= 0);
+    len += (size_t)n;
+    if (len >= sizeof text)
+        len = sizeof text - 1;
+    /* A caller's small buffer gets the beginning, which names the place. */
+    uint32_t room = r->error->max - r->error->len;
+    enum status st = buf_append(r->error, slice_head(slice_of(text, len), room));
+    must(st == STATUS_OK);
+    return false;
+}
+
+static int line_of(const struct config_reader *r, enum setting_section section, const char *key)
+{
+    const struct setting *row = settings_find(section, slice_str(key));
+    must(row != NULL);
+    return r->lines[row - settings];
+}
+
+static bool same_bind(const struct config_bind *a, const struct config_bind *b)
+{
+    return a->port != 0 && a->addr_len == b->addr_len &&
+           memcmp(&a->addr, &b->addr, a->addr_len) == 0;
+}
+
+/* SO_REUSEPORT would let two listeners share an address and each get some of the clients. */
+static bool check_bind_once(struct config_reader *r, int line, struct slice key,
+                            const struct config_bind *bind, const struct config_bind *last)
+{
+    for (const struct config_listener *l = r->cfg->listeners, *end = l + r->cfg->listener_count;
+         l < end; l++)
+        for (const struct config_bind *b = l->binds; b < l->binds + l->bind_count; b++) {
+            if (b == last)
+                return true;
+            if (same_bind(b, bind))
+                return config_complain(r, line, key,
+                                       "port %u of %s is taken by listener \"%s\": use another",
+                                       bind->port, bind->host, l->name);
+        }
+    return true;
+}
+
+static bool is_name(struct slice name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i], lower = (char)(c | 0x20);
+        if (!(lower >= 'a' && lower <= 'z') && !(c >= '0' && c <= '9') && !strchr("-_.", c))
+            return false;
+    }
+    return name.len > 0 && name.len <= 32;
+}
+
+static bool check_networks(struct config_reader *r, const struct config_listener *l)
+{
+    if (l->network_count == 0)
+        return config_complain(r, line_of(r, SECTION_LISTENER, "networks"), SLICE("networks"),
+                               "nobody is trusted, so nobody could submit mail: list the clients, "
+                               "for example networks = [\"127.0.0.0/8\"]");
+    for (size_t i = 0; i < l->network_count; i++) {
+        uint8_t prefix = l->networks[i].prefix;
+        bool is_v4 = IN6_IS_ADDR_V4MAPPED(&l->networks[i].base);
+        if (prefix == 0 || (is_v4 && prefix == 96))
+            return config_complain(r, line_of(r, SECTION_LISTENER, "networks"), SLICE("networks"),
+                                   "a prefix of 0 would relay mail for the whole Internet: "
+                                   "list the networks of your own clients");
+    }
+    return true;
+}
+
+bool config_check_listener(struct config_reader *r, const struct config_listener *l)
+{
+    if (!is_name(slice_str(l->name)))
+        return config_complain(r, 0, SLICE_NONE,
+                               "a name has 1 to 32 letters, digits, dots, hyphens or underscores");
+    for (const struct config_listener *other = r->cfg->listeners; other < l; other++)
+        if (strcmp(other->name, l->name) == 0)
+            return config_complain(r, 0, SLICE_NONE,
+                                   "there is a listener of this name on line %d: use another name",
+                                   other->line);
+    if (l->bind_count == 0)
+        return config_complain(r, line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"),
+                               "is missing: write where to listen, for example "
+                               "bind = [\"127.0.0.1:2525\"]");
+    for (size_t i = 0; i < l->bind_count; i++)
+        if (!check_bind_once(r, line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"), &l->binds[i],
+                             &l->binds[i]))
+            return false;
+    return check_networks(r, l);
+}
+
+static bool is_pattern(struct slice pattern)
+{
+    if (slice_eq(pattern, SLICE("*")))
+        return true;
+    if (slice_eq(slice_head(pattern, 2), SLICE("*.")))
+        pattern = slice_skip(pattern, 2);
+    return config_value_is_domain(pattern);
+}
+
+bool config_check_route(struct config_reader *r, const struct config_route *route)
+{
+    if (!is_pattern(slice_str(route->pattern)))
+        return config_complain(r, 0, SLICE_NONE,
+                               "is no pattern: write \"*\", \"example.org\" or \"*.example.org\"");
+    for (const struct config_route *other = r->cfg->routes; other < route; other++)
+        if (strcmp(other->pattern, route->pattern) == 0)
+            return config_complain(r, 0, SLICE_NONE,
+                                   "there is a route of this pattern on line %d: keep one",
+                                   other->line);
+    int host = line_of(r, SECTION_ROUTE, "host"), port = line_of(r, SECTION_ROUTE, "port");
+    if (route->relay == RELAY_SMARTHOST)
+        return host || config_complain(r, 0, SLICE("host"),
+                                       "is missing: a smarthost needs one, for example "
+                                       "host = \"smtp.example.org\"");
+    if (host || port)
+        return config_complain(r, host ? host : port, host ? SLICE("host") : SLICE("port"),
+                               "is for smarthosts: write relay = \"smarthost\" or take it out");
+    return true;
+}
+
+/* Settings that only one mode of Redis has. */
+static bool check_redis(struct config_reader *r)
+{
+    static const struct {
+        const char *key;
+        enum redis_mode mode;
+    } rules[] = {
+        { "url", REDIS_EXTERNAL },
+        { "accept_risk", REDIS_EXTERNAL },
+        { "maxmemory", REDIS_EMBEDDED },
+        { "server", REDIS_EMBEDDED },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+        int line = line_of(r, SECTION_REDIS, rules[i].key);
+        if (line && r->cfg->redis.mode != rules[i].mode)
+            return config_complain(
+                r, line, SLICE_NONE,
+                "redis: %s: is for mode = \"%s\": change the mode or take it out", rules[i].key,
+                rules[i].mode == REDIS_EXTERNAL ? "external" : "embedded");
+    }
+    if (r->cfg->redis.mode == REDIS_EMBEDDED)
+        return true;
+    const char *url = r->cfg->redis.url;
+    if (!url)
+        return config_complain(r, line_of(r, SECTION_REDIS, "mode"), SLICE_NONE,
+                               "redis: url: is missing: mode = \"external\" needs one, for example "
+                               "url = \"redis://127.0.0.1:6379/0\"");
+    if (strncmp(url, "redis://", 8) != 0 && strncmp(url, "unix://", 7) != 0)
+        return config_complain(r, line_of(r, SECTION_REDIS, "url"), SLICE_NONE,
+                               "redis: url: begins with redis:// or unix://, for example "
+                               "\"redis://127.0.0.1:6379/0\"");
+    return true;
+}
+
+bool config_check_all(struct config_reader *r)
+{
+    r->scope = NULL;
+    if (!r->cfg->hostname)
+        return config_complain(r, 0, SLICE("hostname"),
+                               "is missing: write the name of this gateway, for example "
+                               "hostname = \"gateway.example.org\"");
+    if (r->cfg->listener_count == 0)
+        return config_complain(r, 0, SLICE("listener"),
+                               "there is none: write one, for example listener \"trusted\" { "
+                               "bind = [\"127.0.0.1:2525\"]; networks = [\"127.0.0.0/8\"]; }");
+    if (r->cfg->admin.bind && !check_bind_once(r, line_of(r, SECTION_ADMIN, "bind"),
+                                               SLICE("admin: bind"), r->cfg->admin.bind, NULL))
+        return false;
+    return check_redis(r);
+}
