@@ -11,8 +11,9 @@
 #include "core/base/list.h"
 #include "core/relay/route.h"
 #include "core/smtp/client.h"
+#include <stdio.h>
 
-#define DELIVERY_ID_MAX (QUEUE_ID_LEN + 8) /* "<queue id>" or "<queue id>/<n>", with NUL */
+#define DELIVERY_ID_MAX (QUEUE_ID_LEN + 12) /* "<queue id>" or "<queue id>/<n>", with NUL */
 
 struct delivery {
     struct list node;        /* on a destination's waiting list, or in the driver's hands */
@@ -27,8 +28,20 @@ struct delivery {
     struct rcpt_outcome *outcomes; /* owned; rcpt_count of them */
     struct arena arena;            /* texts of outcomes */
     struct smtp_txn txn;           /* valid while it rides a connection */
-    int64_t started_ms;            /* monotonic; when the present attempt began */
+    int64_t started_ms;            /* monotonic; when the present attempt began; 0: it did not */
+    void *owner;                   /* the driver's */
+    bool was_requeued;             /* a stale connection lost it once; the next loss counts */
 };
+
+/* The name of delivery k of count: "<queue id>" when it is the only one, else "<queue id>/<k>". */
+static inline void delivery_id_format(char out[DELIVERY_ID_MAX], const char *queue_id, uint32_t k,
+                                      uint32_t count)
+{
+    if (count == 1)
+        snprintf(out, DELIVERY_ID_MAX, "%s", queue_id);
+    else
+        snprintf(out, DELIVERY_ID_MAX, "%s/%u", queue_id, k);
+}
 
 struct delivery *delivery_new(struct message *m, const char *id, struct slice dest, uint16_t shard,
                               const uint32_t *rcpts, uint32_t rcpt_count);

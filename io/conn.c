@@ -1,0 +1,582 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Connections: receive, hold, gather, send, linger, close.
+ *
+ * Closing. close(2) does not end a pending receive, so an end is always: cancel what is in flight
+ * (or shut the socket), wait until in_flight is 0, close, tell the owner, free the slot and raise
+ * its generation. Completions of the old generation find nobody.
+ *
+ * Pausing. When the owner takes less than it is given, the rest is held and nothing more is
+ * delivered. The multishot receive stays armed until more arrives (a client that waits for our
+ * reply sends nothing, so this costs nothing), and is then cancelled.
+ *
+ * Sending. Output collects in `filling`; at the end of the turn it becomes `flying` and one
+ * sendmsg (or send, for a single part) carries it. A short send goes on where it stopped.
+ */
+#include "io/conn.h"
+#include "core/base/must.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define FLIGHT_IOV_MAX   1000
+#define FLIGHT_SPARE_MAX 64
+#define FLIGHT_KEEP_MAX  (64 * 1024) /* octets of copy buffer a spare may keep */
+
+struct flight {
+    struct gather out;
+    struct msghdr msg;
+    struct iovec *iov; /* owned */
+    uint32_t iov_cap;
+    uint32_t part, offset; /* where the next send starts */
+    struct flight *next;   /* spare list */
+};
+
+/* --- flights --------------------------------------------------------------------------------- */
+
+static struct flight *flight_take(struct conn_table *t)
+{
+    struct flight *f = t->spare_flights;
+    if (f) {
+        t->spare_flights = f->next;
+        t->spare_count--;
+        return f;
+    }
+    f = mem_zalloc(sizeof *f);
+    gather_init(&f->out);
+    return f;
+}
+
+static void flight_free(struct flight *f)
+{
+    gather_done(&f->out);
+    free(f->iov);
+    free(f);
+}
+
+static void flight_give(struct conn_table *t, struct flight *f)
+{
+    if (!f)
+        return;
+    if (t->spare_count >= FLIGHT_SPARE_MAX || f->out.bytes.cap > FLIGHT_KEEP_MAX) {
+        flight_free(f);
+        return;
+    }
+    gather_clear(&f->out);
+    f->part = f->offset = 0;
+    f->next = t->spare_flights;
+    t->spare_flights = f;
+    t->spare_count++;
+}
+
+/* Moves the start past n octets that have left. */
+static void flight_advance(struct flight *f, size_t n)
+{
+    while (n > 0) {
+        uint32_t left = f->out.parts[f->part].len - f->offset;
+        if (n < left) {
+            f->offset += (uint32_t)n;
+            return;
+        }
+        n -= left;
+        f->part++;
+        f->offset = 0;
+    }
+}
+
+static bool flight_is_over(const struct flight *f)
+{
+    return f->part >= f->out.part_count;
+}
+
+/* --- the table ------------------------------------------------------------------------------- */
+
+static void on_recv(void *ctx, const struct ring_done *done);
+static void on_send(void *ctx, const struct ring_done *done);
+static void on_connect(void *ctx, const struct ring_done *done);
+static void on_shutdown(void *ctx, const struct ring_done *done);
+
+void conn_table_init(struct conn_table *t, struct ring *ring, struct wheel *wheel,
+                     struct metrics *metrics, const struct now *now, uint32_t count)
+{
+    *t = (struct conn_table){
+        .ring = ring, .wheel = wheel, .metrics = metrics, .now = now, .count = count
+    };
+    /* Untouched slots cost no memory: the slab is zero pages until it is used. */
+    t->slots = mem_zalloc(count * sizeof *t->slots);
+    list_init(&t->free);
+    list_init(&t->starved);
+    list_init(&t->dirty);
+    ring_on(ring, RING_RECV, on_recv, t);
+    ring_on(ring, RING_SEND, on_send, t);
+    ring_on(ring, RING_CONNECT, on_connect, t);
+    ring_on(ring, RING_SHUTDOWN, on_shutdown, t);
+}
+
+static void release_memory(struct conn *c)
+{
+    flight_give(c->table, c->filling);
+    flight_give(c->table, c->flying);
+    if (c->held) {
+        buf_done(c->held);
+        free(c->held);
+    }
+    if (c->linger) {
+        wheel_clear(c->table->wheel, c->linger);
+        free(c->linger);
+    }
+    c->filling = c->flying = NULL;
+    c->held = NULL;
+    c->linger = NULL;
+}
+
+void conn_table_done(struct conn_table *t)
+{
+    for (uint32_t i = 0; i < t->used; i++)
+        if (t->slots[i].state != CONN_FREE) {
+            release_memory(&t->slots[i]);
+            if (!t->slots[i].socket.is_direct)
+                close(t->slots[i].socket.fd);
+        }
+    while (t->spare_flights) {
+        struct flight *f = t->spare_flights;
+        t->spare_flights = f->next;
+        flight_free(f);
+    }
+    free(t->slots);
+}
+
+static struct conn *take_slot(struct conn_table *t)
+{
+    struct list *node = list_pop_front(&t->free);
+    struct conn *c;
+    if (node) {
+        c = list_entry(node, struct conn, node);
+    } else {
+        if (t->used == t->count)
+            return NULL;
+        c = &t->slots[t->used];
+        c->index = t->used++;
+    }
+    t->live++;
+    uint32_t index = c->index, generation = c->generation;
+    *c = (struct conn){ .table = t, .index = index, .generation = generation };
+    list_init(&c->node);
+    list_init(&c->dirty);
+    return c;
+}
+
+static struct ring_tag tag_of(const struct conn *c, enum ring_kind kind)
+{
+    return (struct ring_tag){ kind, c->generation, c->index };
+}
+
+/* The connection of a completion; NULL when its slot has been used again since. */
+static struct conn *conn_of(struct conn_table *t, const struct ring_done *done)
+{
+    must(done->index < t->used);
+    struct conn *c = &t->slots[done->index];
+    return (c->generation & RING_GENERATION_MASK) == done->generation ? c : NULL;
+}
+
+static void mark_dirty(struct conn *c)
+{
+    if (list_is_empty(&c->dirty))
+        list_push_back(&c->table->dirty, &c->dirty);
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+static void arm_recv(struct conn *c)
+{
+    if (c->recv_is_armed || c->is_ended || c->is_starved)
+        return;
+    ring_recv(c->table->ring, c->socket, c->recv_once, tag_of(c, RING_RECV));
+    c->recv_is_armed = true;
+    c->in_flight++;
+}
+
+struct conn *conn_adopt(struct conn_table *t, struct ring_socket s,
+                        const struct conn_events *events, void *owner)
+{
+    struct conn *c = take_slot(t);
+    if (!c)
+        return NULL;
+    c->socket = s;
+    c->events = events;
+    c->owner = owner;
+    c->state = CONN_OPEN;
+    arm_recv(c);
+    return c;
+}
+
+struct conn *conn_connect(struct conn_table *t, const struct sockaddr *addr, socklen_t len,
+                          const struct conn_events *events, void *owner)
+{
+    int one = 1;
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return NULL;
+    struct conn *c = take_slot(t);
+    if (!c) {
+        close(fd);
+        errno = ENFILE;
+        return NULL;
+    }
+    c->recv_once = addr->sa_family == AF_UNIX;
+    if (!c->recv_once)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    c->socket = (struct ring_socket){ fd, false };
+    c->events = events;
+    c->owner = owner;
+    c->state = CONN_CONNECTING;
+    ring_connect(t->ring, c->socket, addr, len, tag_of(c, RING_CONNECT));
+    c->in_flight++;
+    return c;
+}
+
+/* --- closing --------------------------------------------------------------------------------- */
+
+static void free_slot(struct conn *c)
+{
+    struct conn_table *t = c->table;
+    ring_close(t->ring, c->socket);
+    list_remove(&c->dirty);
+    list_remove(&c->node);
+    c->events->on_closed(c);
+    release_memory(c);
+    c->state = CONN_FREE;
+    c->generation++;
+    t->live--;
+    list_push_front(&t->free, &c->node);
+}
+
+void conn_close(struct conn *c)
+{
+    if (c->state == CONN_CLOSING || c->state == CONN_FREE)
+        return;
+    c->state = CONN_CLOSING;
+    if (c->is_starved) {
+        list_remove(&c->node);
+        c->is_starved = false;
+    }
+    if (c->in_flight > 0)
+        ring_cancel_all(c->table->ring, c->socket);
+    mark_dirty(c); /* with nothing in flight the end of the turn frees it */
+}
+
+static void on_linger_over(struct wheel_timer *timer);
+
+struct linger_timer {
+    struct wheel_timer timer;
+    struct conn *conn;
+};
+
+static void start_linger(struct conn *c)
+{
+    struct linger_timer *l = mem_zalloc(sizeof *l);
+    c->state = CONN_LINGER;
+    ring_shutdown(c->table->ring, c->socket, SHUT_WR, tag_of(c, RING_SHUTDOWN));
+    c->in_flight++;
+    l->conn = c;
+    wheel_timer_init(&l->timer, on_linger_over);
+    c->linger = &l->timer;
+    wheel_set(c->table->wheel, c->linger, c->table->now->mono_ms + CONN_LINGER_MS);
+    c->is_paused = false;
+    arm_recv(c);
+}
+
+static void on_linger_over(struct wheel_timer *timer)
+{
+    conn_close(container_of(timer, struct linger_timer, timer)->conn);
+}
+
+void conn_finish(struct conn *c)
+{
+    if (c->state != CONN_OPEN) {
+        conn_close(c);
+        return;
+    }
+    c->close_after_send = true;
+    mark_dirty(c);
+}
+
+/* An operation has completed; true when the slot is gone with it. */
+static bool operation_ended(struct conn *c)
+{
+    must(c->in_flight > 0);
+    c->in_flight--;
+    if (c->state != CONN_CLOSING || c->in_flight > 0)
+        return false;
+    free_slot(c);
+    return true;
+}
+
+/* --- receiving ------------------------------------------------------------------------------- */
+
+static void hold(struct conn *c, struct slice rest)
+{
+    if (!c->held) {
+        c->held = mem_alloc(sizeof *c->held);
+        buf_init(c->held, CONN_HELD_MAX);
+    }
+    c->is_paused = true;
+    if (buf_append(c->held, rest) != STATUS_OK)
+        conn_close(c);
+}
+
+static void deliver(struct conn *c, struct slice in)
+{
+    if (c->state == CONN_LINGER || c->state == CONN_CLOSING)
+        return;
+    if (c->is_paused) {
+        hold(c, in);
+        if (c->recv_is_armed && c->state == CONN_OPEN)
+            ring_cancel(c->table->ring, tag_of(c, RING_RECV));
+        return;
+    }
+    size_t taken = c->events->on_data(c, in);
+    if (taken < in.len && c->state == CONN_OPEN)
+        hold(c, slice_skip(in, taken));
+}
+
+static void starve(struct conn *c)
+{
+    struct conn_table *t = c->table;
+    metrics_add(t->metrics, METRIC_BUFFER_STARVED_TOTAL, 1);
+    c->is_starved = true;
+    list_push_back(&t->starved, &c->node);
+    ring_buffers_grow(t->ring);
+}
+
+void conn_table_feed_starved(struct conn_table *t)
+{
+    struct list waiting;
+    list_init(&waiting);
+    list_append_all(&waiting, &t->starved);
+    struct list *node;
+    while ((node = list_pop_front(&waiting))) {
+        struct conn *c = list_entry(node, struct conn, node);
+        c->is_starved = false;
+        arm_recv(c);
+    }
+}
+
+/* The end is told after all that came before it was taken: a client may send everything, QUIT too,
+ * and shut its side. */
+static void tell_end(struct conn *c)
+{
+    if (c->state == CONN_LINGER)
+        conn_close(c);
+    else if (c->state == CONN_OPEN && !c->held)
+        c->events->on_end(c, c->end_result);
+}
+
+static void ended(struct conn *c, int result)
+{
+    if (c->is_ended)
+        return;
+    c->is_ended = true;
+    c->end_result = result;
+    tell_end(c);
+}
+
+static void on_recv(void *ctx, const struct ring_done *done)
+{
+    struct conn_table *t = ctx;
+    struct conn *c = conn_of(t, done);
+    if (!c) {
+        if (done->has_buffer)
+            ring_buffer_return(t->ring, done->buffer);
+        return;
+    }
+    if (!done->more)
+        c->recv_is_armed = false;
+    if (done->result > 0)
+        deliver(c, done->data);
+    if (done->has_buffer)
+        ring_buffer_return(t->ring, done->buffer);
+    if (done->more)
+        return;
+    if (operation_ended(c) || c->state == CONN_CLOSING)
+        return;
+    if (done->result == -ENOBUFS)
+        starve(c);
+    else if (done->result == 0 || (done->result < 0 && done->result != -ECANCELED &&
+                                   done->result != -EINTR && done->result != -EAGAIN))
+        ended(c, done->result);
+    else if (!c->is_paused)
+        arm_recv(c);
+}
+
+void conn_resume(struct conn *c)
+{
+    if (c->state != CONN_OPEN)
+        return;
+    c->is_paused = false;
+    mark_dirty(c);
+}
+
+static void deliver_held(struct conn *c)
+{
+    struct buf *held = c->held;
+    c->held = NULL;
+    size_t taken = c->events->on_data(c, buf_slice(held));
+    if (c->state == CONN_OPEN && taken < held->len) {
+        must(c->held == NULL);
+        buf_consume(held, (uint32_t)taken);
+        c->held = held;
+        c->is_paused = true;
+        return;
+    }
+    buf_done(held);
+    free(held);
+    if (c->is_ended)
+        tell_end(c);
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
+
+struct gather *conn_out(struct conn *c)
+{
+    if (!c->filling)
+        c->filling = flight_take(c->table);
+    mark_dirty(c);
+    return &c->filling->out;
+}
+
+uint64_t conn_offset(const struct conn *c)
+{
+    return c->queued + (c->filling ? c->filling->out.octets : 0);
+}
+
+uint64_t conn_unsent(const struct conn *c)
+{
+    return conn_offset(c) - c->sent;
+}
+
+static void submit_flight(struct conn *c)
+{
+    struct flight *f = c->flying;
+    uint32_t left = f->out.part_count - f->part;
+    uint32_t want = left < FLIGHT_IOV_MAX ? left : FLIGHT_IOV_MAX;
+    if (f->iov_cap < want) {
+        f->iov = mem_realloc(f->iov, want * sizeof *f->iov);
+        f->iov_cap = want;
+    }
+    uint32_t n = gather_iov(&f->out, f->part, f->offset, f->iov, want);
+    c->in_flight++;
+    if (n == 1) {
+        ring_send(c->table->ring, c->socket, f->iov[0].iov_base, f->iov[0].iov_len,
+                  tag_of(c, RING_SEND));
+        return;
+    }
+    f->msg = (struct msghdr){ .msg_iov = f->iov, .msg_iovlen = n };
+    ring_sendmsg(c->table->ring, c->socket, &f->msg, tag_of(c, RING_SEND));
+}
+
+static void start_flight(struct conn *c)
+{
+    if (c->flying || !c->filling || c->state != CONN_OPEN)
+        return;
+    if (c->filling->out.octets == 0) {
+        flight_give(c->table, c->filling);
+        c->filling = NULL;
+        return;
+    }
+    c->flying = c->filling;
+    c->filling = NULL;
+    c->queued += c->flying->out.octets;
+    submit_flight(c);
+}
+
+static void on_send(void *ctx, const struct ring_done *done)
+{
+    struct conn *c = conn_of(ctx, done);
+    if (!c || operation_ended(c) || c->state == CONN_CLOSING)
+        return;
+    if (done->result <= 0) {
+        if (done->result == -EINTR || done->result == -EAGAIN) {
+            submit_flight(c);
+            return;
+        }
+        /* What the peer said before it broke is worth reading (P-186): the receive side reports the
+         * end, unless it is silent. */
+        if (!c->recv_is_armed)
+            ended(c, done->result);
+        return;
+    }
+    c->sent += (uint64_t)done->result;
+    flight_advance(c->flying, (size_t)done->result);
+    if (!flight_is_over(c->flying)) {
+        submit_flight(c);
+        return;
+    }
+    flight_give(c->table, c->flying);
+    c->flying = NULL;
+    if (c->events->on_sent)
+        c->events->on_sent(c, c->sent);
+    if (c->state == CONN_OPEN && (c->filling || c->close_after_send))
+        mark_dirty(c);
+}
+
+static void on_connect(void *ctx, const struct ring_done *done)
+{
+    struct conn *c = conn_of(ctx, done);
+    if (!c || operation_ended(c) || c->state == CONN_CLOSING)
+        return;
+    if (done->result == 0) {
+        c->state = CONN_OPEN;
+        arm_recv(c);
+        c->events->on_open(c, 0);
+        mark_dirty(c);
+        return;
+    }
+    c->events->on_open(c, done->result);
+    conn_close(c);
+}
+
+static void on_shutdown(void *ctx, const struct ring_done *done)
+{
+    struct conn *c = conn_of(ctx, done);
+    if (!c || operation_ended(c))
+        return;
+    if (done->result < 0 || c->is_ended)
+        conn_close(c);
+}
+
+/* --- the end of a turn ----------------------------------------------------------------------- */
+
+static void settle(struct conn *c)
+{
+    if (c->state == CONN_CLOSING) {
+        if (c->in_flight == 0)
+            free_slot(c);
+        return;
+    }
+    if (c->state == CONN_OPEN && c->held && !c->is_paused)
+        deliver_held(c);
+    if (c->state == CONN_OPEN && !c->is_paused)
+        arm_recv(c);
+    start_flight(c);
+    if (c->state == CONN_OPEN && c->close_after_send && !c->flying && !c->filling)
+        start_linger(c);
+    if (c->state == CONN_CLOSING && c->in_flight == 0)
+        mark_dirty(c);
+}
+
+bool conn_table_flush(struct conn_table *t)
+{
+    struct list turn;
+    list_init(&turn);
+    list_append_all(&turn, &t->dirty);
+    struct list *node;
+    while ((node = list_pop_front(&turn)))
+        settle(list_entry(node, struct conn, dirty));
+    if (!list_is_empty(&t->starved))
+        conn_table_feed_starved(t);
+    return !list_is_empty(&t->dirty);
+}

@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two Redis links and the machines behind them.
+ *
+ * Life of a link:   DOWN -> CONNECTING -> HELLO (AUTH, SELECT) -> UP -> (broken) DOWN ...
+ * When a link breaks, its connection is closed first; only when its last operation has ended is
+ * the machine told, since until then the kernel may still read what the batches point at.
+ *
+ * Every message in the hands of the committer is a submission: whom to tell, and the entry. When
+ * a commit succeeds, the targets that were born leased become deliveries of this worker.
+ */
+#include "io/drive_queue.h"
+#include "core/base/must.h"
+#include "io/drive_relay.h"
+#include "io/drive_submit.h"
+#include "queue/claim.h"
+#include <errno.h>
+#include <stdlib.h>
+
+#define RECONNECT_MIN_MS 50
+#define RECONNECT_MAX_MS 1000
+#define STALL_MS         5000 /* no reply for this long: /readyz says so */
+#define BATCHES_MAX      16   /* batches whose octets may be on their way at once */
+
+enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_HELLO, LINK_UP };
+
+struct link {
+    struct queue_driver *q;
+    const char *name;
+    enum link_state state;
+    struct conn *conn; /* borrowed; NULL when there is none */
+    struct redis_link redis;
+    struct redis_request hello;
+    struct wheel_timer reconnect;
+    uint32_t pause_ms;
+    bool was_up; /* it has been up once: later ones are reconnects */
+};
+
+struct queue_driver {
+    struct worker *w; /* borrowed */
+    struct committer *committer;
+    struct claimer *claimer;
+    struct link commits, claims;
+    char token[QUEUE_WORKER_LEN + 1];
+    struct list refused; /* struct queue_chunk, asked for while the link was down */
+    uint16_t next_shard;
+    bool bye_is_sent;
+    struct {
+        uint64_t number, end; /* the batch, and the stream offset where it ends */
+    } batches[BATCHES_MAX];   /* sent or being sent, oldest first */
+    uint32_t batch_count;
+};
+
+/* Who waits for a message's verdict. */
+struct queued {
+    struct commit_entry entry;
+    struct queue_driver *q;
+    queue_verdict_fn *fn; /* NULL: forgotten */
+    void *owner;
+};
+
+struct queue_chunk {
+    struct redis_request request;
+    struct queue_driver *q;
+    struct chain content; /* a chunk being written, until its reply */
+    queue_chunk_fn *fn;   /* NULL: forgotten */
+    void *owner;
+    bool is_write;
+};
+
+static const struct conn_events link_events;
+static void answer_refused(struct queue_driver *q);
+static void connect_link(struct link *l);
+
+/* --- making ---------------------------------------------------------------------------------- */
+
+static void sink_delivery(void *ctx, struct delivery *d);
+static void sink_broken(void *ctx, uint16_t shard, const char *id, const char *reason);
+static void sink_lease_lost(void *ctx, uint16_t shard);
+
+static void on_reconnect(struct wheel_timer *timer)
+{
+    connect_link(container_of(timer, struct link, reconnect));
+}
+
+static void link_init(struct link *l, struct queue_driver *q, const char *name)
+{
+    l->q = q;
+    l->name = name;
+    l->pause_ms = RECONNECT_MIN_MS;
+    redis_link_init(&l->redis);
+    wheel_timer_init(&l->reconnect, on_reconnect);
+}
+
+static void make_token(struct queue_driver *q)
+{
+    static const char digits[] = "0123456789abcdef";
+    uint64_t r = entropy_u64(&q->w->entropy);
+    for (int i = 0; i < QUEUE_WORKER_LEN; i++)
+        q->token[i] = digits[r >> (4 * i) & 15];
+}
+
+struct queue_driver *queue_new(struct worker *w)
+{
+    struct queue_driver *q = mem_zalloc(sizeof *q);
+    q->w = w;
+    list_init(&q->refused);
+    make_token(q);
+    struct commit_config commit = { .shards = w->shards,
+                                    .lease_ms = w->cfg->queue.lease_ms,
+                                    .metrics = &w->metrics };
+    struct claim_config claim = { .shards = w->shards,
+                                  .lease_ms = w->cfg->queue.lease_ms,
+                                  .metrics = &w->metrics,
+                                  .budget = &w->budget };
+    struct claim_sink sink = { q, sink_delivery, sink_broken, sink_lease_lost };
+    memcpy(commit.worker, q->token, sizeof commit.worker);
+    memcpy(claim.worker, q->token, sizeof claim.worker);
+    q->committer = commit_new(&commit);
+    q->claimer = claim_new(&claim, &sink);
+    q->next_shard = (uint16_t)entropy_below(&w->entropy, w->shards);
+    link_init(&q->commits, q, "commit");
+    link_init(&q->claims, q, "claim");
+    return q;
+}
+
+void queue_free(struct queue_driver *q)
+{
+    wheel_clear(&q->w->wheel, &q->commits.reconnect);
+    wheel_clear(&q->w->wheel, &q->claims.reconnect);
+    redis_link_lost(&q->commits.redis);
+    redis_link_lost(&q->claims.redis);
+    answer_refused(q);
+    commit_free(q->committer);
+    claim_free(q->claimer);
+    redis_link_done(&q->commits.redis);
+    redis_link_done(&q->claims.redis);
+    free(q);
+}
+
+/* --- links ----------------------------------------------------------------------------------- */
+
+static void log_link(const struct link *l, enum log_level level, const char *event,
+                     const char *reason)
+{
+    struct log *log = &l->q->w->log;
+    log_begin(log, level, event);
+    log_cstr(log, "link", l->name);
+    log_num(log, "worker", l->q->w->id);
+    if (reason)
+        log_cstr(log, "reason", reason);
+    log_end(log);
+}
+
+static void schedule_reconnect(struct link *l)
+{
+    wheel_set(&l->q->w->wheel, &l->reconnect, l->q->w->now.mono_ms + l->pause_ms);
+    l->pause_ms = l->pause_ms * 2 < RECONNECT_MAX_MS ? l->pause_ms * 2 : RECONNECT_MAX_MS;
+}
+
+static void connect_link(struct link *l)
+{
+    const struct redis_address *a = l->q->w->redis;
+    if (l->conn)
+        return;
+    l->conn = conn_connect(&l->q->w->conns, (const struct sockaddr *)&a->addr, a->addr_len,
+                           &link_events, l);
+    l->state = l->conn ? LINK_CONNECTING : LINK_DOWN;
+    if (!l->conn)
+        schedule_reconnect(l);
+}
+
+static void link_is_up(struct link *l)
+{
+    struct queue_driver *q = l->q;
+    l->state = LINK_UP;
+    l->pause_ms = RECONNECT_MIN_MS;
+    metrics_add(&q->w->metrics, METRIC_REDIS_UP, 1);
+    if (l->was_up) {
+        metrics_add(&q->w->metrics, METRIC_REDIS_RECONNECTS_TOTAL, 1);
+        log_link(l, LOG_INFO, "redis.reconnected", NULL);
+    }
+    l->was_up = true;
+    if (l == &q->commits)
+        commit_link_up(q->committer);
+    else
+        claim_link_up(q->claimer);
+}
+
+static void break_link(struct link *l, const char *reason)
+{
+    if (!l->conn || l->conn->state == CONN_CLOSING)
+        return;
+    log_link(l, LOG_WARN, "redis.lost", reason);
+    conn_close(l->conn);
+}
+
+static void on_hello(struct redis_request *req, const redisReply *reply)
+{
+    struct link *l = container_of(req, struct link, hello);
+    if (!reply)
+        return;
+    if (reply->type == REDIS_REPLY_ERROR || req->error[0]) {
+        break_link(l, req->error[0] ? req->error : reply->str);
+        return;
+    }
+    link_is_up(l);
+}
+
+/* AUTH and SELECT as the URL asks; PING otherwise, which finds out about LOADING too. */
+static void say_hello(struct link *l)
+{
+    const struct redis_address *a = l->q->w->redis;
+    struct gather *out = conn_out(l->conn);
+    uint32_t commands = 2;
+    if (a->password)
+        commands++;
+    redis_link_push(&l->redis, &l->hello, commands, on_hello);
+    if (a->password) {
+        redis_command_begin(out, a->user ? 3 : 2);
+        redis_arg(out, SLICE("AUTH"));
+        if (a->user)
+            redis_arg(out, slice_str(a->user));
+        redis_arg(out, slice_str(a->password));
+    }
+    redis_command_begin(out, 2);
+    redis_arg(out, SLICE("SELECT"));
+    redis_arg_num(out, a->db);
+    redis_command_begin(out, 2);
+    redis_arg(out, SLICE("EXISTS"));
+    redis_arg(out, SLICE(QUEUE_CFG_KEY));
+    l->state = LINK_HELLO;
+}
+
+static void link_open(struct conn *c, int result)
+{
+    struct link *l = c->owner;
+    if (result == 0)
+        say_hello(l);
+}
+
+static size_t link_data(struct conn *c, struct slice in)
+{
+    struct link *l = c->owner;
+    if (redis_link_feed(&l->redis, in) != STATUS_OK)
+        break_link(l, "not Redis protocol");
+    return in.len;
+}
+
+static void link_end(struct conn *c, int result)
+{
+    break_link(c->owner, result < 0 ? strerror(-result) : "closed by Redis");
+}
+
+static void link_sent(struct conn *c, uint64_t sent)
+{
+    struct link *l = c->owner;
+    struct queue_driver *q = l->q;
+    uint32_t n = 0;
+    if (l != &q->commits)
+        return;
+    while (n < q->batch_count && q->batches[n].end <= sent)
+        commit_sent(q->committer, q->batches[n++].number);
+    q->batch_count -= n;
+    memmove(q->batches, q->batches + n, q->batch_count * sizeof q->batches[0]);
+}
+
+static void link_closed(struct conn *c)
+{
+    struct link *l = c->owner;
+    struct queue_driver *q = l->q;
+    if (l->state == LINK_UP)
+        metrics_add(&q->w->metrics, METRIC_REDIS_UP, -1);
+    l->state = LINK_DOWN;
+    l->conn = NULL;
+    redis_link_lost(&l->redis);
+    if (l == &q->commits)
+        link_sent(c, UINT64_MAX);
+    else
+        claim_link_down(q->claimer);
+    schedule_reconnect(l);
+}
+
+static const struct conn_events link_events = {
+    .on_open = link_open,
+    .on_data = link_data,
+    .on_end = link_end,
+    .on_sent = link_sent,
+    .on_closed = link_closed,
+};
+
+void queue_start(struct queue_driver *q)
+{
+    connect_link(&q->commits);
+    connect_link(&q->claims);
+}
+
+void queue_abandon(struct queue_driver *q)
+{
+    if (q->commits.conn)
+        conn_close(q->commits.conn);
+    if (q->claims.conn)
+        conn_close(q->claims.conn);
+}
+
+bool queue_is_up(const struct queue_driver *q)
+{
+    return q->commits.state == LINK_UP && q->claims.state == LINK_UP &&
+           commit_age_ms(q->committer, &q->w->now) < STALL_MS;
+}
+
+/* --- messages in ----------------------------------------------------------------------------- */
+
+static void log_accepted(struct queue_driver *q, const struct message *m, uint32_t deliveries)
+{
+    struct log *log = &q->w->log;
+    log_begin(log, LOG_INFO, m->flags & MESSAGE_BOUNCE ? "bounce.queued" : "msg.accepted");
+    log_cstr(log, "id", m->id);
+    log_str(log, "from", m->sender);
+    log_num(log, "rcpts", m->rcpt_count);
+    log_str(log, "rcpt", m->rcpts[0].address);
+    log_num(log, "size", (int64_t)m->size);
+    log_num(log, "deliveries", deliveries);
+    log_str(log, "client", m->client);
+    log_str(log, "helo", m->helo);
+    log_end(log);
+}
+
+static void count_accepted(struct queue_driver *q, const struct message *m)
+{
+    if (m->flags & MESSAGE_BOUNCE) {
+        metrics_add(&q->w->metrics, METRIC_BOUNCES_SENT_TOTAL, 1);
+        return;
+    }
+    metrics_add(&q->w->metrics, METRIC_ACCEPTED_TOTAL, 1);
+    metrics_add(&q->w->metrics, METRIC_ACCEPTED_BYTES_TOTAL, (int64_t)m->size);
+    metrics_add(&q->w->metrics, METRIC_ACCEPTED_RCPTS_TOTAL, m->rcpt_count);
+}
+
+/* What was born leased is delivered from memory by this worker. */
+static void deliver_leased(struct queue_driver *q, const struct commit_entry *entry)
+{
+    for (uint32_t k = 0; k < entry->target_count; k++) {
+        const struct commit_target *t = &entry->targets[k];
+        char id[DELIVERY_ID_MAX];
+        if (t->mode != COMMIT_LEASED) {
+            claim_hint(q->claimer);
+            continue;
+        }
+        delivery_id_format(id, entry->message->id, k, entry->target_count);
+        struct delivery *d = delivery_new(entry->message, id, slice_str(t->dest), entry->shard,
+                                          t->rcpts, t->rcpt_count);
+        d->expires_ms = entry->expires_ms;
+        relay_add(q->w->relay, d);
+    }
+}
+
+static void on_verdict(struct commit_entry *entry, enum smtp_verdict verdict)
+{
+    struct queued *s = container_of(entry, struct queued, entry);
+    struct queue_driver *q = s->q;
+    if (verdict == SMTP_QUEUED) {
+        count_accepted(q, entry->message);
+        log_accepted(q, entry->message, entry->target_count);
+        deliver_leased(q, entry);
+    } else {
+        metrics_add(&q->w->metrics, METRIC_COMMIT_FAILED_TOTAL, 1);
+    }
+    if (s->fn)
+        s->fn(s->owner, verdict, entry->message->id);
+    message_unref(entry->message);
+    free(s);
+}
+
+/* Held routes are kept; when this worker can hold no more, the shared queue takes the rest. */
+static enum commit_mode mode_for(const struct queue_driver *q, const struct config_route *route,
+                                 uint32_t room)
+{
+    if (route->relay == RELAY_HOLD)
+        return COMMIT_HELD;
+    return room > 0 && !q->w->is_draining ? COMMIT_LEASED : COMMIT_READY;
+}
+
+static void set_targets(struct queue_driver *q, struct commit_entry *entry)
+{
+    struct message *m = entry->message;
+    struct route_group *groups;
+    uint32_t *unrouted, unrouted_count;
+    size_t n = route_split(q->w->cfg, m, NULL, 0, &m->arena, &groups, &unrouted, &unrouted_count);
+    must(unrouted_count == 0 && n > 0); /* the configuration always has a route "*" */
+    uint32_t room = relay_room(q->w->relay);
+    entry->targets = arena_alloc(&m->arena, n * sizeof *entry->targets);
+    entry->target_count = (uint32_t)n;
+    for (size_t i = 0; i < n; i++) {
+        struct commit_target *t = &entry->targets[i];
+        memcpy(t->dest, groups[i].key, sizeof t->dest);
+        t->mode = mode_for(q, groups[i].route, room > i ? room : 0);
+        t->rcpts = groups[i].rcpts;
+        t->rcpt_count = groups[i].rcpt_count;
+    }
+}
+
+static struct queued *queued_new(struct queue_driver *q, struct message *m, uint16_t shard)
+{
+    struct queued *s = mem_zalloc(sizeof *s);
+    s->q = q;
+    s->entry = (struct commit_entry){
+        .message = m,
+        .shard = shard,
+        .expires_ms = q->w->now.wall_ms + (int64_t)q->w->cfg->retry.expire_ms,
+        .deadline_ms = q->w->now.mono_ms + q->w->cfg->limits.commit_timeout_ms,
+        .done = on_verdict,
+    };
+    list_init(&s->entry.with);
+    set_targets(q, &s->entry);
+    return s;
+}
+
+struct commit_entry *queue_submit(struct queue_driver *q, struct message *m, uint16_t shard,
+                                  queue_verdict_fn *fn, void *owner)
+{
+    struct queued *s = queued_new(q, m, shard);
+    s->fn = fn;
+    s->owner = owner;
+    commit_add(q->committer, &s->entry, &q->w->now);
+    return &s->entry;
+}
+
+void queue_forget(struct commit_entry *entry)
+{
+    container_of(entry, struct queued, entry)->fn = NULL;
+}
+
+void queue_submit_with(struct queue_driver *q, struct message *m, struct commit_finish *with)
+{
+    struct queued *s = queued_new(q, m, with->shard);
+    /* Nobody waits for this verdict; the finish is not done before the bounce is durable. */
+    s->entry.deadline_ms = INT64_MAX;
+    list_push_back(&s->entry.with, &with->node);
+    commit_add(q->committer, &s->entry, &q->w->now);
+}
+
+void queue_finish(struct queue_driver *q, struct commit_finish *f)
+{
+    commit_finish(q->committer, f, &q->w->now);
+}
+
+/* --- claims ---------------------------------------------------------------------------------- */
+
+static void sink_delivery(void *ctx, struct delivery *d)
+{
+    struct queue_driver *q = ctx;
+    relay_add(q->w->relay, d);
+}
+
+static void on_dead(struct commit_finish *f, bool was_lost)
+{
+    commit_finish_free(f);
+}
+
+static void sink_broken(void *ctx, uint16_t shard, const char *id, const char *reason)
+{
+    struct queue_driver *q = ctx;
+    struct commit_finish *f = commit_finish_new(FINISH_DEAD, shard, id);
+    log_begin(&q->w->log, LOG_ERROR, "queue.broken");
+    log_cstr(&q->w->log, "id", id);
+    log_cstr(&q->w->log, "reason", reason);
+    log_end(&q->w->log);
+    metrics_add(&q->w->metrics, METRIC_DEAD_TOTAL, 1);
+    must(buf_append(&f->item, slice_str(reason)) == STATUS_OK);
+    f->done = on_dead;
+    queue_finish(q, f);
+}
+
+static void sink_lease_lost(void *ctx, uint16_t shard)
+{
+    struct queue_driver *q = ctx;
+    relay_lease_lost(q->w->relay, shard);
+}
+
+bool queue_lease_is_live(const struct queue_driver *q, uint16_t shard)
+{
+    return claim_lease_is_live(q->claimer, shard, &q->w->now);
+}
+
+/* --- chunks ---------------------------------------------------------------------------------- */
+
+uint16_t queue_pick_shard(struct queue_driver *q)
+{
+    q->next_shard = (uint16_t)((q->next_shard + 1) % q->w->shards);
+    return q->next_shard;
+}
+
+static void on_chunk(struct redis_request *req, const redisReply *reply)
+{
+    struct queue_chunk *chunk = container_of(req, struct queue_chunk, request);
+    bool is_ok = reply && (chunk->is_write ? reply->type == REDIS_REPLY_STATUS
+                                           : reply->type == REDIS_REPLY_STRING);
+    struct slice data = is_ok && !chunk->is_write ? slice_of(reply->str, reply->len) : SLICE_NONE;
+    if (chunk->fn)
+        chunk->fn(chunk->owner, is_ok, data);
+    chain_done(&chunk->content);
+    free(chunk);
+}
+
+static struct queue_chunk *chunk_new(struct queue_driver *q, queue_chunk_fn *fn, void *owner)
+{
+    struct queue_chunk *chunk = mem_zalloc(sizeof *chunk);
+    chunk->q = q;
+    chunk->fn = fn;
+    chunk->owner = owner;
+    chain_init(&chunk->content, &q->w->budget);
+    return chunk;
+}
+
+/* A link that is down answers at the end of the turn: never from inside the asking call. */
+static bool chunk_is_refused(struct queue_chunk *chunk)
+{
+    if (chunk->q->claims.state == LINK_UP)
+        return false;
+    list_push_back(&chunk->q->refused, &chunk->request.node);
+    return true;
+}
+
+static void answer_refused(struct queue_driver *q)
+{
+    struct list *node;
+    while ((node = list_pop_front(&q->refused)))
+        on_chunk(list_entry(node, struct redis_request, node), NULL);
+}
+
+struct queue_chunk *queue_chunk_put(struct queue_driver *q, uint16_t shard, const char *id,
+                                    uint32_t n, struct chain *content, queue_chunk_fn *fn,
+                                    void *owner)
+{
+    struct queue_chunk *chunk = chunk_new(q, fn, owner);
+    chunk->content = *content;
+    chunk->is_write = true;
+    if (!chunk_is_refused(chunk))
+        claim_chunk_put(&q->claims.redis, &chunk->request, on_chunk, shard, id, n, &chunk->content,
+                        conn_out(q->claims.conn));
+    return chunk;
+}
+
+struct queue_chunk *queue_chunk_get(struct queue_driver *q, uint16_t shard, const char *id,
+                                    uint32_t n, queue_chunk_fn *fn, void *owner)
+{
+    struct queue_chunk *chunk = chunk_new(q, fn, owner);
+    if (!chunk_is_refused(chunk))
+        claim_chunk_get(&q->claims.redis, &chunk->request, on_chunk, shard, id, n,
+                        conn_out(q->claims.conn));
+    return chunk;
+}
+
+void queue_chunk_forget(struct queue_chunk *chunk)
+{
+    chunk->fn = NULL;
+}
+
+/* --- the end of a turn ----------------------------------------------------------------------- */
+
+static void pump_commits(struct queue_driver *q)
+{
+    uint64_t number;
+    while (q->commits.state == LINK_UP && q->batch_count < BATCHES_MAX &&
+           commit_next(q->committer, &q->commits.redis, submit_busy(q->w->submit),
+                       conn_out(q->commits.conn), &q->w->now, &number)) {
+        q->batches[q->batch_count].number = number;
+        q->batches[q->batch_count++].end = conn_offset(q->commits.conn);
+    }
+    commit_tick(q->committer, &q->w->now);
+}
+
+void queue_pump(struct queue_driver *q)
+{
+    pump_commits(q);
+    answer_refused(q);
+    if (q->claims.state == LINK_UP && !q->bye_is_sent)
+        claim_pump(q->claimer, &q->claims.redis, q->w->is_draining ? 0 : relay_room(q->w->relay),
+                   conn_out(q->claims.conn), &q->w->now);
+}
+
+int64_t queue_wake_ms(const struct queue_driver *q)
+{
+    int64_t commit = commit_wake_ms(q->committer, &q->w->now);
+    int64_t claim = claim_wake_ms(q->claimer);
+    if (q->commits.state != LINK_UP)
+        commit = INT64_MAX;
+    if (q->claims.state != LINK_UP)
+        claim = INT64_MAX;
+    return commit < claim ? commit : claim;
+}
+
+bool queue_bye(struct queue_driver *q)
+{
+    if (q->claims.state != LINK_UP)
+        return true;
+    if (!q->bye_is_sent)
+        claim_bye(q->claimer, &q->claims.redis, conn_out(q->claims.conn));
+    q->bye_is_sent = true;
+    return claim_bye_is_done(q->claimer);
+}
+
+uint32_t queue_pending(const struct queue_driver *q)
+{
+    return q->commits.state == LINK_UP ? commit_pending(q->committer) : 0;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * drive_relay - wires the relay pool, the outbound SMTP machines and the resolver to connections,
+ * and turns outcomes into the queue's words: done, retry, bounce, dead letter.
+ */
+#include "core/relay/delivery.h"
+#include "io/worker.h"
+
+struct relay_driver *relay_new(struct worker *w);
+void relay_free(struct relay_driver *r);
+/* Takes a leased delivery: accepted here, or claimed. */
+void relay_add(struct relay_driver *r, struct delivery *d);
+/* Deliveries this worker may still take. 0: the memory or the number is used up. */
+uint32_t relay_room(const struct relay_driver *r);
+/* The leases of a shard passed to others: what waits is dropped. */
+void relay_lease_lost(struct relay_driver *r, uint16_t shard);
+void relay_pump(struct relay_driver *r); /* at the end of a turn */
+int64_t relay_wake_ms(const struct relay_driver *r);
+void relay_drain(struct relay_driver *r);          /* waiting deliveries go back to the queue */
+uint32_t relay_held(const struct relay_driver *r); /* deliveries in memory, in flight or not */
+void relay_abandon(struct relay_driver *r);        /* closes what is left */

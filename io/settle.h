@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * settle - what becomes of a delivery that is decided: the log lines, the bounce, and the queue's
+ * word (done, retry, dead, release, resplit). The delivery is freed when that is durable.
+ */
+#include "core/relay/delivery.h"
+#include "io/worker.h"
+
+struct settle {
+    struct worker *w;      /* borrowed */
+    uint32_t *held;        /* borrowed; the driver's count of deliveries in memory */
+    struct list finishing; /* struct delivery: their end is on the way to Redis */
+};
+
+void settle_init(struct settle *s, struct worker *w, uint32_t *held);
+void settle_done(struct settle *s); /* frees what is finishing; the queue will deliver it again */
+/* Every outcome of d is decided; host: who said so, "" nobody. Takes d. */
+void settle_decided(struct settle *s, struct delivery *d, const char *host);
+/* Back to the queue's front, untried. Takes d. */
+void settle_release(struct settle *s, struct delivery *d);
+/* The configuration routes d's recipients otherwise now: replaced by new deliveries. Takes d. */
+void settle_resplit(struct settle *s, struct delivery *d);

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop. Order at the end of a turn matters: sessions may have produced messages, so the queue
+ * comes after them; commits may have given deliveries to the relay, whose finished work rides the
+ * next commit; output is submitted last, with everything the turn has produced.
+ */
+#include "io/worker.h"
+#include "core/base/must.h"
+#include "io/drive_queue.h"
+#include "io/drive_relay.h"
+#include "io/drive_submit.h"
+#include <openssl/rand.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONNS_SPARE   64   /* Redis links, refused clients on their way out */
+#define WAIT_MAX_MS   1000 /* gauges and buffers are looked at this often */
+#define CALM_EVERY_MS 60000
+#define QUIET_TURNS   200 /* turns of 10 ms that the last connections get to end */
+
+static void fill_random(void *ctx, void *out, size_t len)
+{
+    must(RAND_bytes(out, len) == 1);
+}
+
+static int64_t clock_ms(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void read_clocks(struct worker *w)
+{
+    w->now.mono_ms = clock_ms(CLOCK_MONOTONIC);
+    w->now.wall_ms = clock_ms(CLOCK_REALTIME);
+}
+
+void worker_init(struct worker *w, uint32_t id, uint32_t worker_count, const struct config *cfg,
+                 const struct redis_address *redis, uint16_t shards, int log_fd,
+                 struct worker_listener *listeners, size_t listener_count)
+{
+    *w = (struct worker){
+        .id = id,
+        .worker_count = worker_count,
+        .cfg = cfg,
+        .redis = redis,
+        .shards = shards,
+        .log_fd = log_fd,
+        .listeners = listeners,
+        .listener_count = listener_count,
+        .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+    };
+    must(w->wake_fd >= 0);
+    buf_init(&w->error, 1024);
+    entropy_init(&w->entropy, fill_random, NULL);
+    w->budget.max = worker_share(w, cfg->limits.content_memory_max);
+}
+
+/* --- the loop -------------------------------------------------------------------------------- */
+
+static void on_wake(void *ctx, const struct ring_done *done)
+{
+    struct worker *w = ctx;
+    uint64_t count;
+    if (read(w->wake_fd, &count, sizeof count) == (ssize_t)sizeof count || !w->is_draining)
+        ring_poll_in(w->ring, w->wake_fd, (struct ring_tag){ RING_WAKE, 0, 0 });
+}
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t wait_ms(struct worker *w, bool more_to_do)
+{
+    if (more_to_do)
+        return 0;
+    int64_t now = w->now.mono_ms, wait = WAIT_MAX_MS;
+    int64_t wheel = wheel_wait_ms(&w->wheel, now);
+    if (wheel >= 0)
+        wait = min_of(wait, wheel);
+    wait = min_of(wait, queue_wake_ms(w->queue) - now);
+    wait = min_of(wait, relay_wake_ms(w->relay) - now);
+    return wait > 0 ? wait : 0;
+}
+
+static void update_gauges(struct worker *w)
+{
+    metrics_add(&w->metrics, METRIC_LOOP_TURNS_TOTAL, 1);
+    metrics_set(&w->metrics, METRIC_SESSIONS_OPEN, submit_sessions(w->submit));
+    metrics_set(&w->metrics, METRIC_DELIVERIES_HELD, relay_held(w->relay));
+    metrics_set(&w->metrics, METRIC_MEMORY_CONTENT_BYTES, (int64_t)w->budget.used);
+    metrics_set(&w->metrics, METRIC_LOG_DROPPED_TOTAL, (int64_t)w->log.dropped);
+    atomic_store_explicit(&w->is_redis_up, queue_is_up(w->queue), memory_order_relaxed);
+    if (w->now.mono_ms >= w->calm_at_ms) {
+        ring_buffers_calm(w->ring);
+        w->calm_at_ms = w->now.mono_ms + CALM_EVERY_MS;
+    }
+}
+
+static bool end_turn(struct worker *w)
+{
+    submit_pump(w->submit);
+    relay_pump(w->relay);
+    queue_pump(w->queue);
+    bool more = conn_table_flush(&w->conns);
+    log_sink_pump(&w->sink);
+    update_gauges(w);
+    return more;
+}
+
+static void begin_drain(struct worker *w)
+{
+    w->is_draining = true;
+    w->drain_until_ms = w->now.mono_ms + w->cfg->limits.drain_timeout_ms;
+    log_begin(&w->log, LOG_INFO, "worker.drain");
+    log_num(&w->log, "worker", w->id);
+    log_num(&w->log, "sessions", submit_sessions(w->submit));
+    log_num(&w->log, "deliveries", relay_held(w->relay));
+    log_end(&w->log);
+    submit_drain(w->submit);
+    relay_drain(w->relay);
+}
+
+/* What must be over before the worker may go: sessions first, then deliveries, then what they have
+ * left to say to Redis, then the leases. At the deadline it goes as a kill would, losing nothing.
+ */
+static bool drain_is_over(struct worker *w)
+{
+    if (w->now.mono_ms >= w->drain_until_ms)
+        return true;
+    if (submit_sessions(w->submit) > 0 || relay_held(w->relay) > 0 || queue_pending(w->queue) > 0)
+        return false;
+    return queue_bye(w->queue);
+}
+
+static void loop(struct worker *w)
+{
+    bool more = false;
+    for (;;) {
+        ring_turn(w->ring, wait_ms(w, more));
+        read_clocks(w);
+        wheel_advance(&w->wheel, w->now.mono_ms);
+        if (!w->is_draining && atomic_load(&w->drain_wanted))
+            begin_drain(w);
+        more = end_turn(w);
+        if (w->is_draining && drain_is_over(w))
+            return;
+    }
+}
+
+/* --- the thread ------------------------------------------------------------------------------ */
+
+static uint32_t sockets_max(const struct worker *w)
+{
+    return (uint32_t)worker_share(w, w->cfg->limits.sessions_max) + w->cfg->relay.connections_max +
+           CONNS_SPARE;
+}
+
+static enum status assemble(struct worker *w)
+{
+    struct ring_config ring = { .sockets_max = sockets_max(w) };
+    enum status st = ring_new(&ring, &w->ring, &w->error);
+    if (st != STATUS_OK)
+        return st;
+    read_clocks(w);
+    wheel_init(&w->wheel, w->now.mono_ms);
+    log_init(&w->log, w->cfg->log.json ? LOG_JSON : LOG_PLAIN, (enum log_level)w->cfg->log.level,
+             &w->now);
+    log_sink_init(&w->sink, w->ring, &w->log, w->log_fd);
+    conn_table_init(&w->conns, w->ring, &w->wheel, &w->metrics, &w->now, sockets_max(w));
+    ring_on(w->ring, RING_WAKE, on_wake, w);
+    w->queue = queue_new(w);
+    w->relay = relay_new(w);
+    w->submit = submit_new(w);
+    if (!w->relay)
+        return STATUS_SYSTEM;
+    ring_poll_in(w->ring, w->wake_fd, (struct ring_tag){ RING_WAKE, 0, 0 });
+    return STATUS_OK;
+}
+
+/* Connections end first: the kernel may read or write their memory until the last completion. */
+static void quiet(struct worker *w)
+{
+    submit_abandon(w->submit);
+    relay_abandon(w->relay);
+    queue_abandon(w->queue);
+    for (int i = 0; i < QUIET_TURNS; i++) {
+        log_sink_pump(&w->sink);
+        bool more = conn_table_flush(&w->conns);
+        if (conn_table_live(&w->conns) == 0 && submit_is_quiet(w->submit) && !w->sink.is_writing)
+            return;
+        ring_turn(w->ring, more ? 0 : 10);
+        read_clocks(w);
+        wheel_advance(&w->wheel, w->now.mono_ms);
+    }
+}
+
+static void dismantle(struct worker *w)
+{
+    quiet(w);
+    log_sink_finish(&w->sink);
+    ring_free(w->ring);
+    submit_free(w->submit);
+    relay_free(w->relay);
+    queue_free(w->queue);
+    conn_table_done(&w->conns);
+    log_done(&w->log);
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    if (assemble(w) != STATUS_OK) {
+        atomic_store(&w->has_failed, true);
+        return NULL;
+    }
+    queue_start(w->queue);
+    submit_start(w->submit);
+    loop(w);
+    dismantle(w);
+    return NULL;
+}
+
+enum status worker_start(struct worker *w)
+{
+    return pthread_create(&w->thread, NULL, run, w) == 0 ? STATUS_OK : STATUS_SYSTEM;
+}
+
+void worker_drain(struct worker *w)
+{
+    uint64_t one = 1;
+    atomic_store(&w->drain_wanted, true);
+    /* A full counter has woken it already. */
+    if (write(w->wake_fd, &one, sizeof one) < 0)
+        return;
+}
+
+void worker_join(struct worker *w)
+{
+    pthread_join(w->thread, NULL);
+}
+
+void worker_done(struct worker *w)
+{
+    for (size_t i = 0; i < w->listener_count; i++)
+        close(w->listeners[i].fd);
+    free(w->listeners);
+    close(w->wake_fd);
+    buf_done(&w->error);
+}
