@@ -20,10 +20,11 @@
 #include "core/base/metrics.h"
 #include "core/smtp/dot.h"
 #include "core/smtp/message.h"
+#include "core/smtp/rcpt_set.h"
 #include "core/smtp/reply.h"
 
 struct smtp_limits {
-    uint64_t message_size_max;
+    uint64_t message_size_max; /* octets; 0: none (RFC 1870 4) */
     uint32_t recipients_max, errors_max, received_max, header_size_max;
     uint32_t command_timeout_ms, data_timeout_ms, session_timeout_ms, transaction_timeout_ms;
 };
@@ -69,19 +70,23 @@ struct smtp_session {
     const struct smtp_server *server; /* borrowed */
     enum smtp_state state;
     enum smtp_wait wait;
-    bool is_esmtp;                /* EHLO, not HELO */
-    bool line_is_overlong;        /* True from the limit to the next LF: swallow (P-21) */
-    uint32_t errors;              /* protocol errors so far */
-    int64_t started_ms;           /* monotonic */
-    int64_t last_input_ms;        /* monotonic; when bytes last came */
-    int64_t transaction_ms;       /* monotonic; when MAIL came; meaningful from MAIL to COMMIT */
-    struct slice client;          /* owned by the driver: address as in struct message */
-    char *helo;                   /* owned; sanitised (P-5); NULL before EHLO */
-    struct buf line;              /* an unfinished command line; memory only while there is one */
-    struct buf out;               /* replies to send */
-    struct message *message;      /* owned; from MAIL to the end of data */
+    bool is_esmtp;            /* EHLO, not HELO */
+    bool line_is_overlong;    /* True from the limit to the next LF: swallow (P-21) */
+    uint32_t errors;          /* protocol errors so far */
+    int64_t started_ms;       /* monotonic */
+    int64_t last_progress_ms; /* monotonic; a command line was begun or finished, content came, or
+                                 a verdict: what dripping bytes cannot renew (P-114) */
+    int64_t transaction_ms;   /* monotonic; when MAIL came; meaningful from MAIL to COMMIT */
+    struct slice client;      /* owned by the driver: address as in struct message */
+    char *helo;               /* owned; sanitised (P-5); NULL before EHLO */
+    struct buf line;          /* an unfinished command line; memory only while there is one */
+    struct buf out;           /* replies to send */
+    struct message *message;  /* owned; from MAIL to the end of data */
+    struct rcpt_set rcpts;    /* private; with message */
     struct smtp_content *content; /* owned; from DATA to the end of data */
-    const char *end_reason;       /* static; why it was closed, for the log */
+    const char *end_reason;       /* static; why it was closed, for the log: quit, refused, errors,
+                                     foreign-protocol, shutdown, idle-timeout, session-timeout,
+                                     transaction-timeout; NULL until then */
 };
 
 /* Starts with the greeting (220, or 554 when the client is not trusted). */
@@ -93,9 +98,14 @@ void smtp_session_done(
 /* Takes bytes until s->wait says stop or all are taken; returns how many were taken. What was not
  * taken must be fed again first, once s->wait is SMTP_WAIT_INPUT. Stops early too, with wait still
  * INPUT, when s->out holds more than SMTP_OUT_HIGH octets (P-112): flush, then feed the rest. */
+#define SMTP_LINE_MAX 2048 /* octets of a command line before its LF (P-20) */
 #define SMTP_OUT_MAX  (64 * 1024)
 #define SMTP_OUT_HIGH (32 * 1024)
 size_t smtp_session_input(struct smtp_session *s, struct slice in, const struct now *now);
+
+/* True while content is coming and its header section is over: from here on the driver may take
+ * octets off the front of s->message->content. */
+bool smtp_session_content_is_body(const struct smtp_session *s);
 
 /* With SMTP_WAIT_COMMIT: hands over the message; the caller owns it. Its id, trace header, size,
  * flags and accepted_ms are set. */
@@ -104,7 +114,8 @@ struct message *smtp_session_take_message(struct smtp_session *s);
 void smtp_session_verdict(struct smtp_session *s, enum smtp_verdict verdict, const char *id,
                           const struct now *now);
 
-/* When the session must be looked at next, monotonic ms (the nearest of its deadlines). */
+/* When the session must be looked at next, monotonic ms (the nearest of its deadlines). INT64_MAX:
+ * never, because the client waits for us (COMMIT), or all that is left is the driver's (CLOSED). */
 int64_t smtp_session_deadline(const struct smtp_session *s);
 /* A deadline may have passed: 421 4.4.2 and SMTP_WAIT_CLOSE when one has (P-114). */
 void smtp_session_tick(struct smtp_session *s, const struct now *now);
