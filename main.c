@@ -6,6 +6,7 @@
  *     kilat check -c FILE            would it start here, and with which kernel features
  *     kilat queue -c FILE COMMAND    look at the queue and act on it
  */
+#include "core/base/must.h"
 #include "io/cli.h"
 #include "io/config_file.h"
 #include "io/node.h"
