@@ -247,7 +247,7 @@ static bool read_list(struct parser *p, struct ucl_node *list)
             return false;
         if (peek(p) == ',')
             p->at++;
-        else if (peek(p) != ']')
+        else if (peek(p) != ']' && p->at < p->end)
             return fail(p, "the values of a list are separated by commas and end with ]");
     }
     p->at++;
