@@ -26,7 +26,8 @@ static inline void buf_clear(struct buf *b)
 } /* keeps the memory */
 NODISCARD enum status buf_append(struct buf *b, struct slice s); /* FULL: nothing was appended */
 NODISCARD enum status buf_printf(struct buf *b, const char *format, ...) PRINTF_LIKE(2, 3);
-NODISCARD enum status buf_vprintf(struct buf *b, const char *format, va_list args);
+NODISCARD enum status buf_vprintf(struct buf *b, const char *format, va_list args)
+    PRINTF_LIKE(2, 0);
 /* Room for n more octets at the end, for a writer that then adds to b->len; NULL when FULL. */
 NODISCARD char *buf_reserve(struct buf *b, uint32_t n);
 /* Takes the first n octets away and moves the rest to the front. */
