@@ -251,6 +251,7 @@ static void free_slot(struct conn *c)
     c->state = CONN_FREE;
     c->generation++;
     t->live--;
+    t->events++;
     list_push_front(&t->free, &c->node);
 }
 
@@ -422,6 +423,7 @@ void conn_resume(struct conn *c)
 
 static void deliver_held(struct conn *c)
 {
+    c->table->events++;
     struct buf *held = c->held;
     c->held = NULL;
     size_t taken = c->events->on_data(c, buf_slice(held));
@@ -570,6 +572,7 @@ static void settle(struct conn *c)
 
 bool conn_table_flush(struct conn_table *t)
 {
+    uint64_t events = t->events;
     struct list turn;
     list_init(&turn);
     list_append_all(&turn, &t->dirty);
@@ -578,5 +581,5 @@ bool conn_table_flush(struct conn_table *t)
         settle(list_entry(node, struct conn, dirty));
     if (!list_is_empty(&t->starved))
         conn_table_feed_starved(t);
-    return !list_is_empty(&t->dirty);
+    return t->events != events || !list_is_empty(&t->dirty);
 }

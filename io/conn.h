@@ -75,6 +75,7 @@ struct conn_table {
     const struct now *now;   /* borrowed */
     struct conn *slots;      /* owned */
     uint32_t count, used, live;
+    uint64_t events; /* owners' functions called by conn_table_flush so far */
     struct list free, starved, dirty;
     struct flight *spare_flights; /* owned; recycled */
     uint32_t spare_count;
