@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+mx - a mail host that keeps what it gets and misbehaves by script.
+
+    with Mx() as mx:
+        mx.on("rcpt", "550 5.1.1 No such user", match="nobody@")
+        mx.on("dot", "451 4.3.0 Later", times=2)
+        mx.on("body", Close(after=1000))
+        ...
+        message = mx.wait(1)[0]
+
+A rule names a stage, what happens there, and when: only for lines that match, at most `times` times,
+not the first `skip` times. The first rule that fits wins; without one the host is well behaved.
+
+stages   connect   before the greeting        greeting  the greeting itself
+         ehlo helo mail rcpt data rset noop quit   the reply to that command
+         body      while content arrives      dot       after the final dot, before the reply
+actions  "550 text" or a list of lines: a reply instead of the usual one
+         Reply(lines, close=, drip=, delay=, half_close=)   a reply, and how it is said
+         Close(after=octets, reset=)          ends the connection, in the body after so many octets
+         Stall(seconds)                       says nothing for so long, then goes on as usual
+
+It is also a judge of the client: what breaks RFC 5321 or uses what was not offered goes to
+`violations`, which a test expects to be empty.
+
+Runs on a thread of its own (asyncio); everything a test reads is only ever appended to.
+"""
+import asyncio
+import random
+import re
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+
+STAGES = {"connect", "greeting", "ehlo", "helo", "mail", "rcpt", "data", "body", "dot", "rset",
+          "noop", "quit"}
+LINE_MAX = 2048       # of a command, extensions included
+CONTENT_LINE_MAX = 998
+
+
+@dataclass
+class Reply:
+    lines: object               # a line, or a list of lines in full ("250-a", "250 b")
+    close: bool = False         # ends the connection after it
+    drip: float = 0.0           # seconds between octets
+    delay: float = 0.0          # seconds before it
+    half_close: bool = False    # sends FIN after it, goes on reading
+
+
+@dataclass
+class Close:
+    after: int = 0              # body: octets of content to read before
+    reset: bool = False         # RST instead of FIN
+
+
+@dataclass
+class Stall:
+    seconds: float = 1e9
+
+
+@dataclass
+class Message:
+    sender: str
+    sender_params: str
+    rcpts: list
+    content: bytes              # dots removed, lines end in CRLF
+    connection: int             # number of the connection, from 0
+    helo: str
+    time: float                 # monotonic, when its last octet had come
+
+
+@dataclass
+class Rule:
+    stage: str
+    action: object
+    match: object
+    times: float
+    skip: int
+
+
+@dataclass
+class Connection:
+    number: int
+    commands: list = field(default_factory=list)    # lines as they came
+    messages: int = 0
+    pipelined: int = 0          # commands that came before the reply to the one before
+    ended: bool = False
+
+
+class _Ended(Exception):
+    """The connection is over, by either side."""
+
+
+class Mx:
+    extensions = ("PIPELINING", "SIZE 104857600", "8BITMIME", "ENHANCEDSTATUSCODES")
+
+    def __init__(self, extensions=None, helo_only=False, port=0, keep_content=True, name="mx.test",
+                 on_message=None, chaos=None, host="127.0.0.1"):
+        """chaos: (seed, rate): at each stage, with that chance, something temporary goes wrong."""
+        self.name = name
+        self.host = host
+        self.port = port
+        self.offered = self.extensions if extensions is None else tuple(extensions)
+        self.helo_only = helo_only
+        self.keep_content = keep_content
+        self.on_message = on_message        # called in our thread for each message accepted
+        self.chance, self.chaos_rate = (random.Random(chaos[0]), chaos[1]) if chaos else (None, 0)
+        self.rules = []
+        self.messages = []                  # accepted with 250
+        self.refused = []                   # complete, but answered otherwise
+        self.connections = []
+        self.violations = []
+        self.lock = threading.Lock()
+        self._thread = None
+
+    # -- what a test uses ---------------------------------------------------------------------
+
+    def on(self, stage, action, match=None, times=float("inf"), skip=0):
+        assert stage in STAGES, stage
+        with self.lock:
+            self.rules.append(Rule(stage, action, match and re.compile(match, re.I), times, skip))
+        return self
+
+    def clear(self):
+        with self.lock:
+            self.rules.clear()
+
+    def wait(self, count, timeout=20.0):
+        """The messages, once there are at least so many."""
+        end = time.monotonic() + timeout
+        while len(self.messages) < count:
+            if time.monotonic() > end:
+                raise AssertionError(f"{len(self.messages)} of {count} messages within {timeout} s")
+            time.sleep(0.01)
+        return self.messages
+
+    def open_connections(self):
+        return sum(not c.ended for c in self.connections)
+
+    def start(self):
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
+        self._thread.start()
+        assert ready.wait(10), "the mx did not start"
+        if isinstance(self._error, Exception):
+            raise self._error
+        return self
+
+    def stop(self):
+        if self._thread and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(10)
+
+    __enter__ = start
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # -- the server ---------------------------------------------------------------------------
+
+    _error = None
+
+    def _run(self, ready):
+        asyncio.run(self._serve(ready))
+
+    async def _serve(self, ready):
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._tasks = set()
+        try:
+            server = await asyncio.start_server(self._client, self.host, self.port, backlog=1024,
+                                                limit=1 << 20)
+        except OSError as error:
+            self._error = error
+            ready.set()
+            return
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _client(self, reader, writer):
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        record = Connection(len(self.connections))
+        self.connections.append(record)
+        try:
+            await _Session(self, record, reader, writer).run()
+        except (_Ended, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            record.ended = True
+            writer.close()
+
+    def action(self, stage, text=""):
+        with self.lock:
+            for rule in self.rules:
+                if rule.stage != stage or (rule.match and not rule.match.search(text)):
+                    continue
+                if rule.skip > 0:
+                    rule.skip -= 1
+                    continue
+                if rule.times > 0:
+                    rule.times -= 1
+                    return rule.action
+        return self._mischief(stage)
+
+    def _mischief(self, stage):
+        if not self.chance or self.chance.random() >= self.chaos_rate:
+            return None
+        if stage in ("connect", "body"):
+            return Close(after=self.chance.randrange(200), reset=self.chance.random() < 0.5)
+        kinds = ["tempfail", "close", "421", "reset"]
+        kind = self.chance.choice(kinds)
+        if kind == "tempfail":
+            return Reply("421 4.3.2 Chaos at the greeting", close=True) if stage == "greeting" \
+                else "451 4.3.0 Chaos"
+        if kind == "421":
+            return Reply("421 4.3.2 Chaos, closing", close=True)
+        return Close(reset=kind == "reset")
+
+
+class _Session:
+    """One connection: reads lines, looks for a rule, else does what RFC 5321 says."""
+
+    def __init__(self, mx, record, reader, writer):
+        self.mx, self.record, self.reader, self.writer = mx, record, reader, writer
+        self.buf = bytearray()
+        self.helo = ""
+        self.offered = ()
+        self.reset()
+
+    def reset(self):
+        self.sender = None
+        self.params = ""
+        self.rcpts = []
+
+    def blame(self, what):
+        self.mx.violations.append(f"connection {self.record.number}: {what}")
+
+    async def more(self):
+        got = await self.reader.read(262144)
+        if not got:
+            raise _Ended
+        self.buf += got
+
+    async def line(self):
+        while (end := self.buf.find(b"\n")) < 0:
+            if len(self.buf) > LINE_MAX:
+                self.blame("a command line without end")
+                raise _Ended
+            await self.more()
+        line = bytes(self.buf[:end + 1])
+        del self.buf[:end + 1]
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
+            self.blame(f"bad octets in a command: {line!r}")
+        if len(line) > LINE_MAX:
+            self.blame(f"a command of {len(line)} octets")
+        return line.rstrip(b"\r\n").decode("latin-1")
+
+    async def end(self, reset=False):
+        if reset:
+            sock = self.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.writer.transport.abort()
+        raise _Ended
+
+    async def say(self, lines, drip=0.0):
+        lines = [lines] if isinstance(lines, str) else lines
+        octets = b"".join(line.encode("utf-8", "surrogateescape") + b"\r\n" for line in lines)
+        if drip:
+            for octet in octets:
+                self.writer.write(bytes([octet]))
+                await self.writer.drain()
+                await asyncio.sleep(drip)
+        else:
+            self.writer.write(octets)
+            await self.writer.drain()
+
+    async def answer(self, stage, text, usual):
+        """Says the usual reply or what a rule wants; True when it was positive."""
+        action = self.mx.action(stage, text)
+        if isinstance(action, Stall):
+            await asyncio.sleep(action.seconds)
+            action = None
+        if isinstance(action, Close):
+            await self.end(action.reset)
+        if action is None:
+            action = usual
+        reply = action if isinstance(action, Reply) else Reply(action)
+        if reply.delay:
+            await asyncio.sleep(reply.delay)
+        await self.say(reply.lines, reply.drip)
+        if reply.half_close:
+            self.writer.write_eof()
+        if reply.close:
+            await self.end()
+        last = reply.lines if isinstance(reply.lines, str) else reply.lines[-1]
+        return last[:1] in "23"
+
+    async def run(self):
+        action = self.mx.action("connect")
+        if isinstance(action, Stall):
+            await asyncio.sleep(action.seconds)
+        elif action is not None:
+            await self.end(getattr(action, "reset", False))
+        if self.buf:
+            self.blame("spoke before the greeting")
+        if not await self.answer("greeting", "", f"220 {self.mx.name} ESMTP"):
+            self.offered = ()
+        while True:
+            text = await self.line()
+            self.record.commands.append(text)
+            verb = text.split(" ", 1)[0].upper()
+            if self.buf and verb in ("EHLO", "HELO", "DATA", "QUIT", "NOOP"):
+                if verb != "NOOP":
+                    self.blame(f"sent on after {verb} without waiting (RFC 2920 3.1)")
+            elif self.buf:
+                self.record.pipelined += 1
+                if "PIPELINING" not in self.offered:
+                    self.blame(f"pipelined after {verb}, which was not offered")
+            handler = getattr(self, "on_" + verb.lower(), None)
+            if handler:
+                await handler(text)
+            else:
+                self.blame(f"unknown command {text!r}")
+                await self.say("500 5.5.2 Unknown command")
+
+    async def on_ehlo(self, text):
+        self.reset()
+        self.helo = text[5:]
+        if self.mx.helo_only:
+            await self.answer("ehlo", text, "500 5.5.1 Unknown command")
+            return
+        lines = [f"250-{self.mx.name}"] + ["250-" + e for e in self.mx.offered]
+        lines[-1] = "250 " + lines[-1][4:]
+        if await self.answer("ehlo", text, lines):
+            self.offered = self.mx.offered
+
+    async def on_helo(self, text):
+        self.reset()
+        self.helo = text[5:]
+        self.offered = ()
+        await self.answer("helo", text, f"250 {self.mx.name}")
+
+    def check_params(self, text):
+        known = {e.split()[0] for e in self.offered}
+        for param in text.split():
+            need = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}.get(
+                param.split("=")[0].upper())
+            if need not in known:
+                self.blame(f"parameter {param} was not offered")
+
+    async def on_mail(self, text):
+        found = re.fullmatch(r"MAIL FROM:<(.*)>( .*)?", text, re.I)
+        if not found or not self.helo or self.sender is not None:
+            self.blame(f"out of order or malformed: {text!r}")
+            await self.say("503 5.5.1 Bad sequence")
+            return
+        self.check_params(found[2] or "")
+        if await self.answer("mail", text, "250 2.1.0 Ok"):
+            self.sender, self.params, self.rcpts = found[1], (found[2] or "").strip(), []
+
+    async def on_rcpt(self, text):
+        found = re.fullmatch(r"RCPT TO:<(.+)>( .*)?", text, re.I)
+        if not found:
+            self.blame(f"malformed: {text!r}")
+        if self.sender is None or not found:
+            await self.say("503 5.5.1 Need MAIL")
+            return
+        if await self.answer("rcpt", text, "250 2.1.5 Ok"):
+            self.rcpts.append(found[1])
+
+    async def on_data(self, text):
+        if self.sender is None or not self.rcpts:
+            await self.say("503 5.5.1 Need RCPT")
+            return
+        if await self.answer("data", text, "354 Go ahead"):
+            await self.content()
+        self.reset()
+
+    async def content(self):
+        body = self.mx.action("body")
+        content = await self.read_content(body)
+        message = Message(self.sender, self.params, list(self.rcpts),
+                          content if self.mx.keep_content else b"", self.record.number, self.helo,
+                          time.monotonic())
+        self.check_content(content)
+        action = self.mx.action("dot", " ".join(self.rcpts))
+        if isinstance(action, Stall):
+            await asyncio.sleep(action.seconds)
+            action = None
+        if isinstance(action, Close):
+            self.mx.refused.append(message)
+            await self.end(action.reset)
+        usual = f"250 2.0.0 Ok {len(content)} octets"
+        reply = usual if action is None else action
+        lines = reply.lines if isinstance(reply, Reply) else reply
+        first = lines if isinstance(lines, str) else lines[-1]
+        if first.startswith("2"):
+            self.record.messages += 1
+            if self.mx.on_message:
+                self.mx.on_message(message, content)
+            self.mx.messages.append(message)
+        else:
+            self.mx.refused.append(message)
+        if isinstance(reply, Reply):
+            if reply.delay:
+                await asyncio.sleep(reply.delay)
+            await self.say(reply.lines, reply.drip)
+            if reply.half_close:
+                self.writer.write_eof()
+            if reply.close:
+                await self.end()
+        else:
+            await self.say(reply)
+
+    async def read_content(self, action):
+        """Octets up to the final dot, dots removed; `action` may interrupt."""
+        self.buf[:0] = b"\r\n"          # so that a lone dot at the very start is found too
+        seen = 0
+        while (end := self.buf.find(b"\r\n.\r\n", max(0, seen - 4))) < 0:
+            seen = len(self.buf)
+            if isinstance(action, Close) and seen - 2 >= action.after:
+                await self.end(action.reset)
+            if isinstance(action, Stall):
+                await asyncio.sleep(action.seconds)
+                action = None
+            if isinstance(action, (str, Reply)):
+                await self.say(action if isinstance(action, str) else action.lines)
+                await self.end()
+            await self.more()
+        if isinstance(action, Close) and end >= action.after:
+            await self.end(action.reset)
+        content = bytes(self.buf[2:end + 2])
+        del self.buf[:end + 5]
+        if content.startswith(b"."):
+            content = content[1:]
+        return content.replace(b"\r\n.", b"\r\n")
+
+    def check_content(self, content):
+        if not self.mx.keep_content:
+            return
+        bare = content.replace(b"\r\n", b"")
+        if b"\r" in bare or b"\n" in bare or b"\0" in bare:
+            self.blame("bare CR, bare LF or NUL in content (P-184)")
+        size = re.search(r"\bSIZE=(\d+)", self.params, re.I)
+        if size and len(content) > int(size[1]) + 1024:
+            self.blame(f"declared SIZE={size[1]}, sent {len(content)}")
+
+    async def on_rset(self, text):
+        self.reset()
+        await self.answer("rset", text, "250 2.0.0 Ok")
+
+    async def on_noop(self, text):
+        await self.answer("noop", text, "250 2.0.0 Ok")
+
+    async def on_quit(self, text):
+        await self.answer("quit", text, "221 2.0.0 Bye")
+        await self.end()
