@@ -74,6 +74,9 @@ static void values_are_escaped(void **state)
           "\"\xc3\xa9\xf0\x9f\x98\x80\"}\n" },
         { SLICE("\xff\xc3"), "\"\\xff\\xc3\"\n", "\"\\\\xff\\\\xc3\"}\n" },
         { SLICE("\xc0\xaf"), "\"\\xc0\\xaf\"\n", "\"\\\\xc0\\\\xaf\"}\n" }, /* overlong */
+        { SLICE("\xe0\x80\xaf"), "\"\\xe0\\x80\\xaf\"\n", "\"\\\\xe0\\\\x80\\\\xaf\"}\n" },
+        { SLICE("\xf0\x80\x80\xaf"), "\"\\xf0\\x80\\x80\\xaf\"\n",
+          "\"\\\\xf0\\\\x80\\\\x80\\\\xaf\"}\n" },
         { SLICE("\xed\xa0\x80"), "\"\\xed\\xa0\\x80\"\n", "\"\\\\xed\\\\xa0\\\\x80\"}\n" },
         { SLICE("\xf4\x90\x80\x80"), "\"\\xf4\\x90\\x80\\x80\"\n",
           "\"\\\\xf4\\\\x90\\\\x80\\\\x80\"}\n" },                    /* > 10FFFF */
