@@ -9,16 +9,16 @@
  * messages or COMMIT_OCTETS_MAX octets; never an artificial delay. When only finishes wait, they go
  * after COMMIT_FINISH_DELAY_MS or COMMIT_FINISH_COUNT of them.
  *
- * A batch: MULTI, FCALL kilat_enq (born leased), SET b:<id> for each message, FCALL kilat_done /
- * _retry / _release / ... for finished work, EXEC. A batch enqueues into one shard, rotating;
- * finishes of every shard ride along (of the same shard only, when clustered).
+ * A batch: MULTI, FCALL kilat_enq (born leased), SET b:<id> ... XX for each message, FCALL
+ * kilat_done / _retry / _release / ... for finished work, EXEC. A batch enqueues into one shard,
+ * rotating; finishes of every shard ride along (of the same shard only, when clustered).
  *
- * A lost link leaves a batch's fate unknown: commit_link_up sends it again under the same ids,
- * flagged `resend`, and the enqueue function is idempotent by id. An entry that outlives its
- * deadline is answered SMTP_NOT_QUEUED and withdrawn (kilat_cancel) once Redis is back.
+ * A lost link leaves a batch's fate unknown: after commit_link_up its messages are sent again under
+ * the same ids, and the enqueue function is idempotent by id. An entry that outlives its deadline
+ * is answered SMTP_NOT_QUEUED and withdrawn (kilat_cancel).
  *
  * A full Redis (-OOM) fails the messages of a batch with SMTP_QUEUE_FULL; the finishes in it are
- * sent again in a batch of their own, since they free memory and are allowed.
+ * sent again in a batch of their own, outside of MULTI, since they free memory and are allowed.
  */
 #include "core/base/clock.h"
 #include "core/base/metrics.h"
@@ -44,8 +44,10 @@ struct commit_target {
 };
 
 struct commit_entry;
-/* Called exactly once. With SMTP_QUEUED, entry->shard is final and LEASED targets are this
- * worker's. The callee owns the entry again and frees it. */
+struct commit_slot; /* commit_batch.h */
+/* Called exactly once. With SMTP_QUEUED, entry->shard is final and targets that are LEASED are this
+ * worker's (one whose lease passed on while the commit's reply was lost has become READY). The
+ * callee owns the entry again and frees it. */
 typedef void commit_done_fn(struct commit_entry *entry, enum smtp_verdict verdict);
 
 /* A message to make durable. The maker owns it until commit_add, then again in done(). */
@@ -58,9 +60,16 @@ struct commit_entry {
     int64_t expires_ms;    /* wall clock: when to give up delivering */
     int64_t deadline_ms;   /* monotonic: when to answer SMTP_NOT_QUEUED at the latest */
     commit_done_fn *done;
-    void *owner;      /* the maker's */
-    struct list with; /* struct commit_finish: made durable in the same transaction (a bounce and
-                         the end of what it reports); their shard is the entry's */
+    void *owner; /* the maker's */
+    /* struct commit_finish: made durable in the same transaction (a bounce and the end of what it
+     * reports); their shard is the entry's. Such an entry has no deadline and is tried until it is
+     * durable. */
+    struct list with;
+    /* commit's own from here on; zero before commit_add */
+    struct list by_deadline;
+    struct commit_slot *slot; /* in the batch in flight that carries it; NULL: it waits */
+    bool must_succeed;        /* it came with company */
+    bool may_be_stored;       /* a batch of unknown fate carried it */
 };
 
 enum commit_finish_kind {
@@ -69,8 +78,10 @@ enum commit_finish_kind {
     FINISH_RELEASE, /* hand back at once, to the front */
     FINISH_DEAD,    /* to the dead letters, item holds the reason */
     FINISH_CANCEL,  /* as if never queued: withdrawn after a 451 */
-    FINISH_RESPLIT, /* replaced by other deliveries: `item` holds count, then "id\titem" lines */
+    FINISH_RESPLIT, /* replaced by other deliveries, ready at the front: `item` holds their count,
+                       then "\nid\titem" for each */
 };
+#define FINISH_KINDS (FINISH_RESPLIT + 1)
 
 struct commit_finish;
 /* Called exactly once when durable; was_lost: the lease had passed to another worker. The callee
@@ -82,10 +93,12 @@ struct commit_finish {
     enum commit_finish_kind kind;
     uint16_t shard;
     char id[DELIVERY_ID_MAX];
-    struct buf item;   /* RETRY: the new item; DEAD: the reason; see RESPLIT */
+    struct buf item;   /* RETRY: the new item; DEAD: the reason; CANCEL: the item as queued, or
+                          nothing; see RESPLIT */
     uint32_t delay_ms; /* RETRY */
     commit_finished_fn *done;
     void *owner;
+    bool may_be_done; /* commit's own: a batch of unknown fate carried it */
 };
 
 struct commit_finish *commit_finish_new(enum commit_finish_kind kind, uint16_t shard,
@@ -103,7 +116,8 @@ struct commit_config {
 struct committer; /* commit.c */
 
 struct committer *commit_new(const struct commit_config *cfg);
-/* What is still inside is answered SMTP_NOT_QUEUED / dropped without a call first. */
+/* What is still inside is answered SMTP_NOT_QUEUED (entries) or freed without a call (finishes)
+ * first. No reply may be awaited any more: call redis_link_lost before. */
 void commit_free(struct committer *c);
 void commit_add(struct committer *c, struct commit_entry *entry, const struct now *now);
 void commit_finish(struct committer *c, struct commit_finish *finish, const struct now *now);

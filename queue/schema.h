@@ -15,6 +15,8 @@
  *     c            hash: id -> deliveries left, only when a message has several
  *     x, xr        zset: delivery id -> died ms; hash: delivery id -> "reason\titem"
  *     n            hash: counters
+ *     p:<worker>   string: number and delivery ids of the worker's last claim
+ *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
  * and {cfg} holds the shard count and the schema version.
  *
  * A delivery id is the queue id, or "<queue id>/<k>" for one of several destinations.
@@ -49,6 +51,12 @@ NODISCARD enum status queue_item_encode(const struct queue_item *item, struct bu
 /* Slices point into text; rcpts lie in the arena. BAD: not an item. */
 NODISCARD enum status queue_item_decode(struct slice text, struct arena *arena,
                                         struct queue_item *out);
+
+/* Keys, written to out, which is what the result points into. */
+struct slice queue_key_counters(char out[QUEUE_KEY_MAX], uint16_t shard); /* KEYS[1] of all calls */
+struct slice queue_key_record(char out[QUEUE_KEY_MAX], uint16_t shard, const char *queue_id);
+struct slice queue_key_chunk(char out[QUEUE_KEY_MAX], uint16_t shard, const char *queue_id,
+                             uint32_t n);
 
 /* The text of queue/lua/kilat.lua, built in; for FUNCTION LOAD REPLACE. */
 extern const char queue_lua[];
