@@ -13,6 +13,7 @@
 #include "core/base/must.h"
 #include "io/fail.h"
 #include "io/redis_boot.h"
+#include "io/redis_home.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,7 +27,6 @@
 #define COMMAND_TIMEOUT_S 10
 #define DEFAULT_PORT      6379
 #define DATABASE_MAX      16384
-#define EMBEDDED_SOCKET   "redis/r.sock" /* in data_dir; redis_child.c tells the server */
 
 static int hex_value(char c)
 {
@@ -233,7 +233,8 @@ enum status redis_address_of(const struct config *cfg, struct redis_address *out
         return redis_address_parse(cfg->redis.url, out, error);
     struct redis_address a = { 0 };
     char path[512];
-    int len = snprintf(path, sizeof path, "%s/" EMBEDDED_SOCKET, cfg->data_dir);
+    int len =
+        snprintf(path, sizeof path, "%s/" REDIS_HOME_DIR "/" REDIS_HOME_SOCKET, cfg->data_dir);
     if (len < 0 || (size_t)len >= sizeof path)
         return fail_with(error, STATUS_BAD, "data_dir is too long for a Unix socket in it");
     enum status st = set_unix_path(slice_of(path, (size_t)len), &a, error);

@@ -8,10 +8,9 @@
  * While it is asking, everybody who wants the same name waits on it. `step` moves it on when its
  * last open query was answered; `conclude` answers the waiters.
  *
- * Limits: CACHE_ENTRIES_MAX names or CACHE_OCTETS_MAX octets, whichever is met first; the oldest
- * answers go. Entries that are asking are not counted: there are at most as many as destinations
- * the caller waits for. libunbound has a small cache of its own below and joins equal queries of
- * different names.
+ * Limits: the cache's (resolver_cache.c). At most as many entries are asking as there are
+ * destinations the caller waits for. libunbound has a small cache of its own below, and joins equal
+ * queries of different names.
  *
  * Blocking: libunbound resolves in its own thread; ub_resolve_async writes a few dozen octets to a
  * pipe that this thread empties at once.
@@ -19,24 +18,21 @@
  * Addresses of a host are tried IPv4 first: many receivers judge mail over IPv6 more harshly, and
  * many gateways have no IPv6 at all.
  *
- * To add a failure: a row in FAILURE_TABLE. To look something else up (TLSA, MTA-STS): another
- * state before KNOWN.
+ * To add a failure: a row in FAILURE_TABLE (resolver_cache.h). To look something else up (TLSA,
+ * MTA-STS): another state before KNOWN.
  */
 #include "io/resolver.h"
 #include "core/base/must.h"
 #include "core/smtp/address.h"
 #include "io/fail.h"
 #include "io/hosts_file.h"
-#include "io/resolver_answer.h"
+#include "io/resolver_cache.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CACHE_ENTRIES_MAX 65536
-#define CACHE_OCTETS_MAX  (32 * 1024 * 1024)
-#define HASH_BUCKETS      16384 /* a power of two */
-#define TTL_MIN_MS        1000  /* TTL 0 still serves the mail of one second */
+#define TTL_MIN_MS 1000 /* TTL 0 still serves the mail of one second */
 
 #define TYPE_A    1
 #define TYPE_MX   15
@@ -45,24 +41,6 @@
 
 #define RCODE_NOERROR  0
 #define RCODE_NXDOMAIN 3
-
-/* X(name, code, enhanced, what an operator and a bounced sender read) */
-#define FAILURE_TABLE(X)                                                                           \
-    X(NONE, 0, "", "")                                                                             \
-    X(NAME, 550, "5.1.2", "not a domain that mail can be sent to")                                 \
-    X(NO_DOMAIN, 550, "5.1.2", "the domain does not exist")                                        \
-    X(NO_HOST, 550, "5.1.2", "the domain has neither a mail exchanger nor an address")             \
-    X(NULL_MX, 556, "5.1.10", "the domain accepts no mail (null MX)")                              \
-    X(SERVERS, 451, "4.4.3", "the name servers gave no answer")                                    \
-    X(NO_ADDRESS, 451, "4.4.4", "no mail exchanger of the domain has an address")                  \
-    X(SMARTHOST, 451, "4.4.4", "the smarthost's name has no address")                              \
-    X(PRIVATE, 550, "5.4.4", "every mail exchanger is in a network that is not for mail")
-
-enum failure {
-#define X(name, code, enhanced, text) FAILURE_##name,
-    FAILURE_TABLE(X)
-#undef X
-};
 
 static const struct {
     int code;
@@ -74,51 +52,11 @@ static const struct {
 #undef X
 };
 
-enum entry_state { ENTRY_MX, ENTRY_ADDRESSES, ENTRY_KNOWN };
-
-/* One address of one target. */
-struct found {
-    uint32_t target;
-    bool is_v6;
-    uint64_t shuffle; /* order among equals */
-    struct sockaddr_storage addr;
-    socklen_t addr_len;
-};
-
-struct entry {
-    struct list node; /* with KNOWN: on r->known, oldest first */
-    struct entry *hash_next;
-    struct list waiters; /* struct waiter */
-    enum entry_state state;
-    enum failure failure;
-    bool is_mx;                /* a mail domain, not a smarthost */
-    bool is_implicit;          /* it has no MX: its own addresses serve (P-209) */
-    bool is_uncertain;         /* a query failed for now: a later one may say more */
-    bool saw_private;          /* an address was left out */
-    uint32_t open;             /* queries under way */
-    struct mx_target *targets; /* owned; until conclude */
-    size_t target_count;
-    struct found *found; /* owned; until conclude */
-    size_t found_count;
-    struct relay_host *hosts; /* owned; with KNOWN; port 0 */
-    size_t host_count;
-    uint32_t ttl_ms;    /* the least of what was seen */
-    int64_t expires_ms; /* monotonic; with KNOWN */
-    char name[];        /* lower case */
-};
-
-struct waiter {
-    struct list node;
-    resolver_fn *fn;
-    void *ctx;
-    uint16_t port;
-};
-
 /* One question to libunbound. */
 struct query {
     struct list node; /* on r->queries */
     struct resolver *r;
-    struct entry *entry;
+    struct resolver_entry *entry;
     size_t target;
     int type;
 };
@@ -130,86 +68,9 @@ struct resolver {
     struct metrics *metrics;
     struct now now; /* of the call we are in */
     struct hosts_file hosts;
-    uint64_t hash_seed; /* strangers choose the names */
-    struct list queries;
-    struct list known;
-    struct entry **buckets; /* owned; HASH_BUCKETS */
-    size_t known_count, known_octets;
+    struct resolver_cache cache;
+    struct list queries; /* struct query, under way */
 };
-
-/* ---- the cache ---- */
-
-static struct entry **bucket_of(struct resolver *r, bool is_mx, struct slice name)
-{
-    uint64_t h = r->hash_seed ^ is_mx;
-    for (size_t i = 0; i < name.len; i++)
-        h = (h ^ (unsigned char)name.ptr[i]) * 0x100000001b3ULL;
-    return &r->buckets[(h ^ h >> 29) & (HASH_BUCKETS - 1)];
-}
-
-static struct entry *entry_find(struct resolver *r, bool is_mx, struct slice name)
-{
-    struct entry *e = *bucket_of(r, is_mx, name);
-    while (e && (e->is_mx != is_mx || !slice_eq(slice_str(e->name), name)))
-        e = e->hash_next;
-    return e;
-}
-
-static struct entry *entry_new(struct resolver *r, bool is_mx, struct slice name)
-{
-    struct entry *e = mem_zalloc(sizeof *e + name.len + 1);
-    memcpy(e->name, name.ptr, name.len);
-    e->is_mx = is_mx;
-    e->state = is_mx ? ENTRY_MX : ENTRY_ADDRESSES;
-    e->ttl_ms = r->cfg->dns.cache_max_ms;
-    list_init(&e->node);
-    list_init(&e->waiters);
-    struct entry **bucket = bucket_of(r, is_mx, name);
-    e->hash_next = *bucket;
-    *bucket = e;
-    return e;
-}
-
-static size_t entry_octets(const struct entry *e)
-{
-    return sizeof *e + strlen(e->name) + e->host_count * sizeof *e->hosts;
-}
-
-static void entry_free(struct entry *e)
-{
-    list_for_each_safe (node, &e->waiters)
-        free(list_entry(node, struct waiter, node));
-    free(e->targets);
-    free(e->found);
-    free(e->hosts);
-    free(e);
-}
-
-static void entry_drop(struct resolver *r, struct entry *e)
-{
-    must(e->state == ENTRY_KNOWN);
-    struct entry **link = bucket_of(r, e->is_mx, slice_str(e->name));
-    while (*link != e)
-        link = &(*link)->hash_next;
-    *link = e->hash_next;
-    list_remove(&e->node);
-    r->known_count--;
-    r->known_octets -= entry_octets(e);
-    entry_free(e);
-}
-
-static void entry_keep(struct resolver *r, struct entry *e)
-{
-    list_push_back(&r->known, &e->node);
-    r->known_count++;
-    r->known_octets += entry_octets(e);
-}
-
-static void evict(struct resolver *r)
-{
-    while (r->known_count > CACHE_ENTRIES_MAX || r->known_octets > CACHE_OCTETS_MAX)
-        entry_drop(r, list_entry(r->known.next, struct entry, node));
-}
 
 /* ---- answering ---- */
 
@@ -233,8 +94,8 @@ static void give_hosts(const struct relay_host *hosts, size_t count, uint32_t tt
     free(copy);
 }
 
-static void give_failure(enum failure why, struct slice name, uint32_t ttl_ms, resolver_fn *fn,
-                         void *ctx)
+static void give_failure(enum resolver_failure why, struct slice name, uint32_t ttl_ms,
+                         resolver_fn *fn, void *ctx)
 {
     char text[400];
     int len = snprintf(text, sizeof text, "%.*s: %s", (int)(name.len < 255 ? name.len : 255),
@@ -245,13 +106,13 @@ static void give_failure(enum failure why, struct slice name, uint32_t ttl_ms, r
     fn(ctx, NULL, 0, ttl_ms, &o);
 }
 
-static uint32_t ttl_left(const struct resolver *r, const struct entry *e)
+static uint32_t ttl_left(const struct resolver *r, const struct resolver_entry *e)
 {
     int64_t left = e->expires_ms - r->now.mono_ms;
     return left > 0 ? (uint32_t)left : 0;
 }
 
-static void give(struct resolver *r, const struct entry *e, uint16_t port, resolver_fn *fn,
+static void give(struct resolver *r, const struct resolver_entry *e, uint16_t port, resolver_fn *fn,
                  void *ctx)
 {
     if (e->failure != FAILURE_NONE)
@@ -264,7 +125,7 @@ static void give(struct resolver *r, const struct entry *e, uint16_t port, resol
 
 static int compare_found(const void *left, const void *right)
 {
-    const struct found *a = left, *b = right;
+    const struct resolver_found *a = left, *b = right;
     if (a->target != b->target)
         return a->target < b->target ? -1 : 1;
     if (a->is_v6 != b->is_v6)
@@ -273,7 +134,7 @@ static int compare_found(const void *left, const void *right)
 }
 
 /* Hosts in the order to try them, RESOLVER_ADDRESS_MAX of each target. */
-static void order_hosts(struct entry *e)
+static void order_hosts(struct resolver_entry *e)
 {
     if (e->found_count == 0)
         return;
@@ -281,7 +142,7 @@ static void order_hosts(struct entry *e)
     e->hosts = mem_zalloc(e->found_count * sizeof *e->hosts);
     uint32_t of_target = 0;
     for (size_t i = 0; i < e->found_count; i++) {
-        const struct found *f = &e->found[i];
+        const struct resolver_found *f = &e->found[i];
         of_target = i > 0 && f[-1].target == f->target ? of_target + 1 : 0;
         if (of_target >= RESOLVER_ADDRESS_MAX)
             continue;
@@ -292,7 +153,7 @@ static void order_hosts(struct entry *e)
     }
 }
 
-static enum failure why_no_host(const struct entry *e)
+static enum resolver_failure why_no_host(const struct resolver_entry *e)
 {
     if (e->is_uncertain)
         return FAILURE_SERVERS; /* P-211: never a bounce on a guess */
@@ -304,7 +165,7 @@ static enum failure why_no_host(const struct entry *e)
 }
 
 /* How long the answer may serve. */
-static uint32_t lifetime_ms(const struct resolver *r, const struct entry *e)
+static uint32_t lifetime_ms(const struct resolver *r, const struct resolver_entry *e)
 {
     uint32_t ms = e->ttl_ms > TTL_MIN_MS ? e->ttl_ms : TTL_MIN_MS;
     if ((e->failure != FAILURE_NONE || e->is_uncertain) && ms > r->cfg->dns.negative_ms)
@@ -314,7 +175,7 @@ static uint32_t lifetime_ms(const struct resolver *r, const struct entry *e)
 
 /* The answers are complete: the entry becomes KNOWN and its waiters hear it. A callee may look up
  * more, even this name, so the entry is held outside the cache until the last one was told. */
-static void conclude(struct resolver *r, struct entry *e)
+static void conclude(struct resolver *r, struct resolver_entry *e)
 {
     must(e->open == 0 && e->state != ENTRY_KNOWN);
     order_hosts(e);
@@ -327,20 +188,20 @@ static void conclude(struct resolver *r, struct entry *e)
     e->state = ENTRY_KNOWN;
     e->expires_ms = r->now.mono_ms + lifetime_ms(r, e);
     while (!list_is_empty(&e->waiters)) {
-        struct waiter *w = list_entry(e->waiters.next, struct waiter, node);
+        struct resolver_waiter *w = list_entry(e->waiters.next, struct resolver_waiter, node);
         list_remove(&w->node);
         give(r, e, w->port, w->fn, w->ctx);
         free(w);
     }
-    entry_keep(r, e);
-    evict(r);
+    resolver_cache_keep(&r->cache, e);
 }
 
 /* ---- asking ---- */
 
 static void on_answer(void *arg, int err, struct ub_result *result);
 
-static void ask(struct resolver *r, struct entry *e, size_t target, const char *name, int type)
+static void ask(struct resolver *r, struct resolver_entry *e, size_t target, const char *name,
+                int type)
 {
     struct query *q = mem_zalloc(sizeof *q);
     q->r = r;
@@ -356,7 +217,7 @@ static void ask(struct resolver *r, struct entry *e, size_t target, const char *
     e->open++;
 }
 
-static void ask_addresses(struct resolver *r, struct entry *e)
+static void ask_addresses(struct resolver *r, struct resolver_entry *e)
 {
     for (size_t i = 0; i < e->target_count; i++) {
         ask(r, e, i, e->targets[i].name, TYPE_A);
@@ -365,7 +226,7 @@ static void ask_addresses(struct resolver *r, struct entry *e)
 }
 
 /* The name itself is the only target: a smarthost, or an implicit MX. */
-static void target_self(struct entry *e)
+static void target_self(struct resolver_entry *e)
 {
     e->targets = mem_zalloc(sizeof *e->targets);
     e->target_count = 1;
@@ -373,7 +234,7 @@ static void target_self(struct entry *e)
 }
 
 /* No query is open: on to the next state. */
-static void step(struct resolver *r, struct entry *e)
+static void step(struct resolver *r, struct resolver_entry *e)
 {
     bool has_targets = e->state == ENTRY_MX && e->target_count > 0;
     if (has_targets && e->failure == FAILURE_NONE) {
@@ -384,7 +245,7 @@ static void step(struct resolver *r, struct entry *e)
         conclude(r, e);
 }
 
-static void begin(struct resolver *r, struct entry *e)
+static void begin(struct resolver *r, struct resolver_entry *e)
 {
     if (e->is_mx) {
         ask(r, e, 0, e->name, TYPE_MX);
@@ -396,14 +257,14 @@ static void begin(struct resolver *r, struct entry *e)
         conclude(r, e);
 }
 
-static void note_ttl(struct entry *e, const struct ub_result *result)
+static void note_ttl(struct resolver_entry *e, const struct ub_result *result)
 {
     int64_t ms = (int64_t)result->ttl * 1000;
     if (ms >= 0 && ms < e->ttl_ms)
         e->ttl_ms = (uint32_t)ms;
 }
 
-static void on_mx(struct resolver *r, struct entry *e, const struct ub_result *result)
+static void on_mx(struct resolver *r, struct resolver_entry *e, const struct ub_result *result)
 {
     if (result->rcode == RCODE_NXDOMAIN) {
         e->failure = FAILURE_NO_DOMAIN;
@@ -424,10 +285,10 @@ static void on_mx(struct resolver *r, struct entry *e, const struct ub_result *r
     }
 }
 
-static void add_address(struct resolver *r, struct entry *e, size_t target, const char *data,
-                        int len)
+static void add_address(struct resolver *r, struct resolver_entry *e, size_t target,
+                        const char *data, int len)
 {
-    struct found f = { .target = (uint32_t)target, .is_v6 = len == 16 };
+    struct resolver_found f = { .target = (uint32_t)target, .is_v6 = len == 16 };
     if (!resolver_read_address(data, len, &f.addr, &f.addr_len))
         return;
     if (e->is_mx && !r->cfg->relay.allow_private &&
@@ -440,7 +301,7 @@ static void add_address(struct resolver *r, struct entry *e, size_t target, cons
     e->found[e->found_count++] = f;
 }
 
-static void on_address(struct resolver *r, struct entry *e, size_t target,
+static void on_address(struct resolver *r, struct resolver_entry *e, size_t target,
                        const struct ub_result *result)
 {
     if (!result->havedata)
@@ -455,7 +316,7 @@ static void on_answer(void *arg, int err, struct ub_result *result)
 {
     struct query *q = arg;
     struct resolver *r = q->r;
-    struct entry *e = q->entry;
+    struct resolver_entry *e = q->entry;
     must(e->open > 0);
     e->open--;
     list_remove(&q->node);
@@ -479,10 +340,9 @@ static void on_answer(void *arg, int err, struct ub_result *result)
 static void lookup(struct resolver *r, bool is_mx, struct slice name, uint16_t port,
                    resolver_fn *fn, void *ctx)
 {
-    struct entry *e = entry_find(r, is_mx, name);
-    /* Only a cached one has a place in r->known; one that is just being told has not. */
-    if (e && !list_is_empty(&e->node) && e->expires_ms <= r->now.mono_ms) {
-        entry_drop(r, e);
+    struct resolver_entry *e = resolver_cache_find(&r->cache, is_mx, name);
+    if (e && resolver_cache_keeps(e) && e->expires_ms <= r->now.mono_ms) {
+        resolver_cache_drop(&r->cache, e);
         e = NULL;
     }
     if (e && e->state == ENTRY_KNOWN) {
@@ -492,9 +352,9 @@ static void lookup(struct resolver *r, bool is_mx, struct slice name, uint16_t p
     }
     bool is_new = e == NULL;
     if (is_new)
-        e = entry_new(r, is_mx, name);
-    struct waiter *w = mem_alloc(sizeof *w);
-    *w = (struct waiter){ .fn = fn, .ctx = ctx, .port = port };
+        e = resolver_cache_add(&r->cache, is_mx, name);
+    struct resolver_waiter *w = mem_alloc(sizeof *w);
+    *w = (struct resolver_waiter){ .fn = fn, .ctx = ctx, .port = port };
     list_push_back(&e->waiters, &w->node);
     if (is_new)
         begin(r, e);
@@ -629,10 +489,8 @@ enum status resolver_new(const struct config *cfg, struct entropy *entropy, stru
     r->cfg = cfg;
     r->entropy = entropy;
     r->metrics = metrics;
-    r->hash_seed = entropy_u64(entropy);
-    r->buckets = mem_zalloc(HASH_BUCKETS * sizeof *r->buckets);
+    resolver_cache_init(&r->cache, entropy_u64(entropy));
     list_init(&r->queries);
-    list_init(&r->known);
     hosts_file_load(&r->hosts, "/etc/hosts");
     *out = r;
     return STATUS_OK;
@@ -645,13 +503,7 @@ void resolver_free(struct resolver *r)
     ub_ctx_delete(r->ctx); /* ends its thread; no callback comes any more */
     list_for_each_safe (node, &r->queries)
         free(list_entry(node, struct query, node));
-    for (size_t i = 0; i < HASH_BUCKETS; i++) {
-        for (struct entry *e = r->buckets[i], *next; e; e = next) {
-            next = e->hash_next;
-            entry_free(e);
-        }
-    }
+    resolver_cache_done(&r->cache);
     hosts_file_done(&r->hosts);
-    free(r->buckets);
     free(r);
 }

@@ -369,6 +369,20 @@ static void child_inherits_only_the_lock(void **state)
     close(leak[1]);
 }
 
+/* Debian's redis-server is a link to a program that goes by the name it is called with. */
+static void server_may_be_named_by_path(void **state)
+{
+    struct fixture *f = *state;
+    char path[256] = "";
+    FILE *which = popen("command -v redis-server", "r");
+    assert_non_null(which);
+    assert_non_null(fgets(path, sizeof path, which));
+    assert_int_equal(pclose(which), 0);
+    path[strcspn(path, "\n")] = '\0';
+    f->cfg.redis.server = path;
+    redis_child_stop(start(f));
+}
+
 static void missing_server_names_the_package(void **state)
 {
     struct fixture *f = *state;
@@ -622,6 +636,7 @@ int main(void)
         EMBEDDED(second_gateway_is_told_who_holds_the_lock),
         EMBEDDED(child_ends_with_its_parent),
         EMBEDDED(child_inherits_only_the_lock),
+        EMBEDDED(server_may_be_named_by_path),
         EMBEDDED(missing_server_names_the_package),
         EMBEDDED(server_that_ends_at_once_shows_its_log),
         EMBEDDED(corrupted_aof_shows_the_log),

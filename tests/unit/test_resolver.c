@@ -13,7 +13,7 @@
 
 #include "core/base/must.h"
 #include "io/resolver.h"
-#include "io/resolver_answer.h"
+#include "io/resolver_cache.h"
 
 /* clang-format off */
 static const struct dns_row zone[] = {
@@ -435,6 +435,38 @@ static void cache_max_bounds_the_ttl(void **state)
     assert_int_equal(h.ttl_ms, 7000);
 }
 
+/* The oldest answers go when there are too many names, or too many octets of hosts. */
+static void cache_is_bounded(void **state)
+{
+    struct resolver_cache c;
+    char name[32];
+    resolver_cache_init(&c, 42);
+    struct resolver_entry *asking = resolver_cache_add(&c, true, SLICE("asking.example"));
+    for (int i = 0; i < 70000; i++) {
+        snprintf(name, sizeof name, "d%d.example", i);
+        struct resolver_entry *e = resolver_cache_add(&c, true, slice_str(name));
+        e->state = ENTRY_KNOWN;
+        resolver_cache_keep(&c, e);
+    }
+    assert_int_equal(c.count, 65536);
+    assert_null(resolver_cache_find(&c, true, SLICE("d4463.example")));
+    assert_non_null(resolver_cache_find(&c, true, SLICE("d4464.example")));
+    assert_null(resolver_cache_find(&c, false, SLICE("d69999.example")));
+    for (int i = 0; i < 1000; i++) {
+        snprintf(name, sizeof name, "h%d.example", i);
+        struct resolver_entry *e = resolver_cache_add(&c, false, slice_str(name));
+        e->state = ENTRY_KNOWN;
+        e->host_count = 200;
+        e->hosts = calloc(e->host_count, sizeof *e->hosts);
+        resolver_cache_keep(&c, e);
+    }
+    assert_true(c.octets <= 32 * 1024 * 1024);
+    assert_true(c.count < 500);
+    assert_non_null(resolver_cache_find(&c, false, SLICE("h999.example")));
+    assert_ptr_equal(resolver_cache_find(&c, true, SLICE("asking.example")), asking);
+    resolver_cache_done(&c);
+}
+
 static void equal_lookups_are_joined(void **state)
 {
     struct fixture *f = *state;
@@ -575,6 +607,7 @@ int main(void)
         WITH_DNS(failures_are_cached_briefly),
         WITH_DNS(ttl_zero_serves_a_second),
         WITH_DNS(cache_max_bounds_the_ttl),
+        cmocka_unit_test(cache_is_bounded),
         WITH_DNS(equal_lookups_are_joined),
         WITH_DNS(callee_may_look_up_more),
         WITH_DNS(pending_lookups_are_dropped_without_a_call),
