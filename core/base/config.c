@@ -170,11 +170,12 @@ static bool read_file(struct config_reader *r, const struct ucl_node *root)
     return config_check_all(r);
 }
 
-/* Without any route all mail goes to the MX hosts of its domain. */
+/* Mail that no route names goes to the MX hosts of its domain: there always is a route "*". */
 static void complete_routes(struct config_reader *r)
 {
-    if (r->cfg->route_count)
-        return;
+    for (size_t i = 0; i < r->cfg->route_count; i++)
+        if (strcmp(r->cfg->routes[i].pattern, "*") == 0)
+            return;
     forget_lines(r, SECTION_ROUTE);
     set_defaults(r, SECTION_ROUTE, add_route(r->cfg, SLICE("*"), 0));
 }
