@@ -113,7 +113,7 @@ static enum status parse_credentials(struct slice s, struct redis_address *out, 
 static enum status resolve(struct slice host, long port, struct redis_address *out,
                            struct buf *error)
 {
-    char name[256], service[8];
+    char name[256], service[24];
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found = NULL;
     if (host.len == 0 || host.len >= sizeof name)
         return fail_with(error, STATUS_BAD, "the URL names no host, or one longer than 255 octets");
