@@ -194,7 +194,6 @@ static enum dot_event after_dot(struct dot_decoder *d, char c, size_t *at, struc
         if (c != '\n')
             return give_held_cr(d, out);
         d->state = START;
-        d->line_len = 0;
         (*at)++;
         return DOT_END;
     }
@@ -282,13 +281,12 @@ bool dot_stuff_next(struct dot_stuffer *s, struct slice *rest, struct slice *out
 {
     if (rest->len == 0)
         return false;
-    bool is_doubled = !s->dot_is_due && s->at_line_start && rest->ptr[0] == '.';
-    size_t dot_at = is_doubled ? 0 : find_dot_after_lf(*rest);
-    /* Up to the dot and with it; the next span begins with the same dot. */
-    bool has_dot = dot_at < rest->len;
-    *out = slice_head(*rest, has_dot ? dot_at + 1 : rest->len);
+    bool is_due = s->at_line_start && rest->ptr[0] == '.';
+    size_t dot_at = is_due ? 0 : find_dot_after_lf(*rest);
+    /* Up to the dot and with it. The next span begins with the same dot, which stands no longer at
+     * the start of a line: it follows itself. */
+    *out = slice_head(*rest, dot_at + 1);
     *rest = slice_skip(*rest, dot_at);
-    s->dot_is_due = has_dot;
     note_given(s, *out);
     return true;
 }

@@ -46,7 +46,6 @@ struct dot_stuffer {
     bool at_line_start; /* True at the very start and after LF (see dot.c) */
     bool is_terminated; /* True at the very start and after CR LF */
     bool after_cr;
-    bool dot_is_due; /* the dot at the front of the rest was given once and is due again */
 };
 
 void dot_stuffer_init(struct dot_stuffer *s);

@@ -215,6 +215,7 @@ static const struct {
     BAD("<a@[IPv6:1.2.3.4]>", LITERAL),
     BAD("<a@[IPv6:fe80::1%lo]>", LITERAL),
     BAD("<a@[IPv6:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000]>", LITERAL),
+    BAD("<a@[IPv6:0000:0000:0000:0000:0000:0000:0000:0000:000000]>", LITERAL), /* 46 octets */
     BAD("<a@[IPv5:1.2.3.4]>", LITERAL),
     BAD("<a@[x400:foo]>", LITERAL),
     BAD("<a@[localhost]>", LITERAL),
@@ -287,6 +288,8 @@ static void judges_domains_alone(void **state)
     assert_true(address_domain_is_valid(SLICE("x--y.example")));
     assert_false(address_domain_is_valid(SLICE("")));
     assert_false(address_domain_is_valid(SLICE_NONE));
+    assert_true(address_domain_is_valid(SLICE(A63 "." A63 "." A63 "." A63)));
+    assert_false(address_domain_is_valid(SLICE(A63 "." A63 "." A63 "." A60 "aa.a")));
     assert_false(address_domain_is_valid(SLICE("a.")));
     assert_false(address_domain_is_valid(SLICE("a b")));
     assert_false(address_domain_is_valid(SLICE("a\0b")));

@@ -313,7 +313,8 @@ static void measures_lines(void **state)
             for (size_t before = 0; before < 5; before++) {
                 memset(in, 'a', len + before + 2);
                 memcpy(in + before, "\r\n", 2);
-                in[before + 2] = len % 2 ? '.' : 'a'; /* a dot that is taken off */
+                in[before + 2] = len % 2 ? '.' : 'a';     /* a dot that is taken off, */
+                in[before + 3] = before % 2 ? '\r' : 'a'; /* and a CR held back */
                 memcpy(in + before + 2 + len, ends[e], strlen(ends[e]) + 1);
                 struct slice all = slice_of(in, before + 2 + len + strlen(ends[e]));
                 reference_decode(all, &want);
@@ -349,7 +350,7 @@ static void gives_long_spans(void **state)
         memcpy(in + i + 62, "\r\n", 2);
     }
     in[100] = '\0';
-    in[300] = '\n';
+    memcpy(in + 300, "\n.\r\r.", 5);
     in[500] = (char)0x80;
     decode_in_pieces(slice_of(in, sizeof(in)), size_all, NULL, &got);
     assert_int_equal(got.spans, 1);

@@ -215,6 +215,7 @@ static void every_changed_octet_is_bad_or_whole(void **state)
 #define ACCEPTED "\10\0\0\0\10\0\0\0\0\0\0\0\1"
 #define CHUNKS   "\11\0\0\0\4\0\0\0\0"
 #define SIZE     "\12\0\0\0\10\0\0\0\0\0\0\0\2"
+#define A64      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define REST     HELO CLIENT TENANT ACCEPTED CHUNKS SIZE
 #define ALL      FLAGS LANE SENDER RCPT REST
 
@@ -257,6 +258,7 @@ static const struct {
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\5\0\3c@d" REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\5\0\2c@d" REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\5\377\377c@d" REST), SLICE("xy"), STATUS_BAD },
+    { SLICE(FLAGS LANE SENDER "\4\0\0\0\x42\0@" A64 REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\5\0\0c@d" REST), SLICE("xy"), STATUS_OK },
     /* lengths beyond the end */
     { SLICE(ALL "\x80\0\0\0\1"), SLICE(""), STATUS_BAD },

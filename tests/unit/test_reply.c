@@ -155,6 +155,7 @@ static const struct {
       "No such user see example.org", "5.1.1 No such user|5.1.1 see example.org|" },
     /* two replies in one piece; what comes after the last line end stays open */
     { SLICE("250 a\r\n451 4.3.0 b\r\n22"), "DD", 451, "4.3.0", "b", "a|4.3.0 b|" },
+    { SLICE("250 2.0.0 a\r\n250 b\r\n"), "DD", 250, "", "b", "2.0.0 a|b|" },
     /* P-165: LF alone; NUL, controls and 8-bit */
     { SLICE("250-a\n250 b\n"), "LD", 250, "", "a b", "a|b|" },
     { SLICE("250 a\0b\x01\x7f\xc3\xa9\tc\r\n"), "D", 250, "", "a?b?????c", "a?b?????c|" },
@@ -248,6 +249,21 @@ static void bounds_what_a_peer_may_send(void **state)
     assert_events(make_lines(SMTP_REPLY_LINE_MAX, 40, true), "L!", 33);
 }
 
+/* The limits are those of one reply: a long session has as many as it likes. */
+static void limits_are_per_reply(void **state)
+{
+    struct reply_parser p;
+    char *line = make_lines(SMTP_REPLY_LINE_MAX, 1, true);
+    reply_parser_init(&p);
+    for (int i = 0; i < 200; i++) {
+        size_t used;
+        struct slice text;
+        assert_int_equal(reply_parser_feed(&p, slice_str(line), &used, &text), REPLY_EVENT_DONE);
+    }
+    reply_parser_done(&p);
+    free(line);
+}
+
 static void keeps_a_bounded_text(void **state)
 {
     struct run r;
@@ -284,6 +300,7 @@ int main(void)
         cmocka_unit_test(own_text_takes_the_place_of_the_rows),
         cmocka_unit_test(reads_replies_cut_anywhere),
         cmocka_unit_test(bounds_what_a_peer_may_send),
+        cmocka_unit_test(limits_are_per_reply),
         cmocka_unit_test(keeps_a_bounded_text),
         cmocka_unit_test(holds_no_memory_between_lines),
     };
