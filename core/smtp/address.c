@@ -43,6 +43,12 @@ static bool at_octet(struct slice in, size_t at, char c)
     return at < in.len && in.ptr[at] == c;
 }
 
+/* The octets from..to-1; `in` may be the empty slice, whose pointer is NULL. */
+static struct slice span(struct slice in, size_t from, size_t to)
+{
+    return slice_head(slice_skip(in, from), to - from);
+}
+
 /* Why the octet at the cursor (or the end) cannot stand there. */
 static enum address_error octet_fault(struct slice in, size_t at)
 {
@@ -85,7 +91,7 @@ static enum address_error scan_local(struct slice in, size_t *at, struct slice *
     size_t start = *at;
     enum address_error error =
         at_octet(in, *at, '"') ? scan_quoted_string(in, at) : scan_dot_string(in, at);
-    *local = slice_of(in.ptr + start, *at - start);
+    *local = span(in, start, *at);
     if (error == ADDRESS_OK && local->len > ADDRESS_LOCAL_MAX)
         return ADDRESS_TOO_LONG;
     return error;
@@ -155,7 +161,7 @@ static enum address_error scan_literal(struct slice in, size_t *at)
         enum address_error error = octet_fault(in, *at);
         return error == ADDRESS_SYNTAX ? ADDRESS_LITERAL : error;
     }
-    struct slice inner = slice_of(in.ptr + start, *at - start);
+    struct slice inner = span(in, start, *at);
     (*at)++;
     return literal_is_valid(inner) ? ADDRESS_OK : ADDRESS_LITERAL;
 }
@@ -165,7 +171,7 @@ static enum address_error scan_domain(struct slice in, size_t *at, struct addres
     size_t start = *at;
     out->is_literal = at_octet(in, *at, '[');
     enum address_error error = out->is_literal ? scan_literal(in, at) : scan_domain_name(in, at);
-    out->domain = slice_of(in.ptr + start, *at - start);
+    out->domain = span(in, start, *at);
     return error;
 }
 
@@ -184,7 +190,7 @@ static enum address_error scan_mailbox(struct slice in, size_t *at, struct addre
     } else if (!slice_eq_nocase(out->local, SLICE("postmaster"))) {
         error = ADDRESS_NO_DOMAIN;
     }
-    out->mailbox = slice_of(in.ptr + start, *at - start);
+    out->mailbox = span(in, start, *at);
     return error;
 }
 
