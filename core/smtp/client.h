@@ -57,6 +57,8 @@ struct smtp_txn {
     void *owner;                   /* the driver's */
     /* the client's from here on */
     uint32_t rcpts_sent, rcpts_replied, rcpts_good;
+    uint32_t rcpts_decided; /* outcomes whose stage is not NONE */
+    uint32_t awaited;       /* replies that are expected for its commands */
     bool mail_failed, data_failed, body_sent, dot_sent;
 };
 
@@ -100,7 +102,8 @@ struct smtp_client {
     struct reply_parser parser;
     struct rcpt_outcome failure; /* with BROKEN: stage, code, text (text in failure_text) */
     char failure_text[SMTP_REPLY_TEXT_MAX];
-    int64_t waiting_since_ms; /* monotonic; when the oldest unanswered command was sent; -1: none */
+    int64_t waiting_since_ms; /* monotonic; when waiting for the oldest expected reply, or for
+                                 content to leave, began; -1: nothing is waited for */
     uint32_t transactions;    /* begun on this connection */
     /* Expected replies, oldest first: a ring of rows. Private to client.c. */
     struct client_expect *expect; /* owned */
@@ -108,6 +111,7 @@ struct smtp_client {
     /* The send cursor. Private to client.c. */
     struct smtp_txn *sending; /* borrowed; whose commands go out next; NULL: none */
     uint8_t send_step;
+    uint8_t ehlo_lines; /* of the reply to EHLO so far; at most SMTP_REPLY_LINES_MAX */
     bool quit_wanted;
 };
 
@@ -122,12 +126,18 @@ void smtp_client_input(struct smtp_client *c, struct slice in, const struct now 
 /* True when a transaction may be given: READY, or BUSY with a pipelining peer whose last body is
  * under way and no second transaction waits. */
 bool smtp_client_can_take(const struct smtp_client *c);
+/* To be called in READY or BUSY with less than two transactions under way, or when the connection
+ * is over: then, and when the peer's SIZE is too small (P-178), the transaction is finished at
+ * once. */
 void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn);
 /* What to do next for sending. BYTES appends to out. */
 enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, struct smtp_txn **txn,
                                   const struct now *now);
 /* The body of the transaction given by CLIENT_NEXT_BODY was put into the output, its end too. */
 void smtp_client_body_sent(struct smtp_client *c, struct smtp_txn *txn, const struct now *now);
+/* Octets left for the peer: content that moves is not late, however large it is. Without these
+ * calls the whole content has three minutes, and its reply ten from body_sent on (P-161). */
+void smtp_client_progress(struct smtp_client *c, const struct now *now);
 /* A transaction that is over, every outcome decided; NULL: none (left). */
 struct smtp_txn *smtp_client_finished(struct smtp_client *c);
 /* The connection ended (EOF, reset, timeout of the driver's): decides what is open and goes BROKEN

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * route - patterns to next hops, recipients to destinations.
+ *
+ * Finding a route compares the domain with each pattern; configurations have few. Splitting a
+ * message sorts its recipients by destination and walks the sorted run, so a thousand recipients at
+ * a thousand domains cost a thousand times ten comparisons, whatever names a sender makes up. The
+ * usual message, one recipient, is not sorted at all.
+ *
+ * Groups come in the order of their first recipient, recipients within a group in the given order.
+ *
+ * To add a kind of route: enum relay_kind, its sign in route_dest_key, its case in route_of_key.
+ */
+#include "core/relay/route.h"
+#include "core/base/must.h"
+#include <stdlib.h>
+
+/* The key of a domain that is not there (bare postmaster) under an MX route: the root, which has no
+ * MX, so that it fails like any other domain without one. */
+#define KEY_NO_DOMAIN "."
+
+/* --- routes ---------------------------------------------------------------------------------- */
+
+/* "*.example.org" has the domain a.example.org below it, and a.b.example.org, not example.org. */
+static bool is_below(struct slice domain, struct slice suffix)
+{
+    return domain.len > suffix.len &&
+           slice_eq_nocase(slice_skip(domain, domain.len - suffix.len), suffix);
+}
+
+static bool matches(struct slice pattern, struct slice domain)
+{
+    if (slice_eq(pattern, SLICE("*")))
+        return true;
+    if (pattern.len > 1 && pattern.ptr[0] == '*')
+        return is_below(domain, slice_skip(pattern, 1)); /* its dot stays */
+    return domain.len > 0 && slice_eq_nocase(pattern, domain);
+}
+
+/* An exact pattern beats any wildcard, a longer wildcard a shorter one. */
+static size_t rank(struct slice pattern)
+{
+    return pattern.len > 0 && pattern.ptr[0] == '*' ? pattern.len : SIZE_MAX;
+}
+
+const struct config_route *route_find(const struct config *cfg, struct slice domain)
+{
+    const struct config_route *best = NULL;
+    size_t best_rank = 0;
+    for (size_t i = 0; i < cfg->route_count; i++) {
+        struct slice pattern = slice_str(cfg->routes[i].pattern);
+        if (matches(pattern, domain) && rank(pattern) > best_rank) {
+            best = &cfg->routes[i];
+            best_rank = rank(pattern);
+        }
+    }
+    return best;
+}
+
+static const struct config_route *route_named(const struct config *cfg, struct slice pattern,
+                                              enum relay_kind kind)
+{
+    for (size_t i = 0; i < cfg->route_count; i++)
+        if (cfg->routes[i].relay == kind && slice_eq(slice_str(cfg->routes[i].pattern), pattern))
+            return &cfg->routes[i];
+    return NULL;
+}
+
+/* A key is good as long as the configuration would make it again. */
+const struct config_route *route_of_key(const struct config *cfg, struct slice key)
+{
+    if (key.len > 0 && key.ptr[0] == '@')
+        return route_named(cfg, slice_skip(key, 1), RELAY_SMARTHOST);
+    if (key.len > 0 && key.ptr[0] == '!')
+        return route_named(cfg, slice_skip(key, 1), RELAY_HOLD);
+    struct slice domain = slice_eq(key, SLICE(KEY_NO_DOMAIN)) ? SLICE_NONE : key;
+    const struct config_route *route = route_find(cfg, domain);
+    return route && route->relay == RELAY_MX ? route : NULL;
+}
+
+/* --- keys ------------------------------------------------------------------------------------ */
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* Domains were checked when they came in; what a record read back may hold besides is made harmless
+ * for logs and keys. */
+static char key_octet(char c)
+{
+    return c > ' ' && c <= '~' ? lower(c) : '?';
+}
+
+size_t route_dest_key(const struct config_route *route, struct slice domain, char out[DEST_KEY_MAX])
+{
+    static const char signs[] = { [RELAY_SMARTHOST] = '@', [RELAY_HOLD] = '!' };
+    struct slice name = domain.len > 0 ? domain : SLICE(KEY_NO_DOMAIN);
+    size_t len = 0;
+    if (route->relay != RELAY_MX) {
+        out[len++] = signs[route->relay];
+        name = slice_str(route->pattern);
+    }
+    name = slice_head(name, DEST_KEY_MAX - 1 - len);
+    for (size_t i = 0; i < name.len; i++)
+        out[len++] = key_octet(name.ptr[i]);
+    out[len] = '\0';
+    return len;
+}
+
+/* --- splitting ------------------------------------------------------------------------------- */
+
+/* One recipient on its way into a group. */
+struct place {
+    const struct config_route *route;
+    struct slice domain; /* empty when the route alone is the destination */
+    uint32_t position;   /* in the given list */
+    uint32_t rcpt;       /* index into message->rcpts */
+};
+
+/* A run of places of one destination. */
+struct run {
+    uint32_t first; /* index of its first place */
+    uint32_t count;
+    uint32_t position; /* of that place */
+};
+
+static int by_number(uintptr_t a, uintptr_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int by_domain(struct slice a, struct slice b)
+{
+    if (a.len != b.len || a.len == 0)
+        return by_number(a.len, b.len);
+    return strncasecmp(a.ptr, b.ptr, a.len);
+}
+
+static int by_destination(const struct place *a, const struct place *b)
+{
+    int order = by_number((uintptr_t)a->route, (uintptr_t)b->route);
+    return order ? order : by_domain(a->domain, b->domain);
+}
+
+static int compare_places(const void *left, const void *right)
+{
+    const struct place *a = left, *b = right;
+    int order = by_destination(a, b);
+    return order ? order : by_number(a->position, b->position);
+}
+
+static int compare_runs(const void *left, const void *right)
+{
+    const struct run *a = left, *b = right;
+    return by_number(a->position, b->position);
+}
+
+/* Fills places with the routed recipients; the others go to *unrouted. Returns how many places. */
+static uint32_t find_places(const struct config *cfg, const struct message *m,
+                            const uint32_t *rcpts, uint32_t rcpt_count, struct place *places,
+                            uint32_t *unrouted, uint32_t *unrouted_count)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < rcpt_count; i++) {
+        uint32_t rcpt = rcpts ? rcpts[i] : i;
+        must(rcpt < m->rcpt_count);
+        struct slice domain = m->rcpts[rcpt].domain;
+        const struct config_route *route = route_find(cfg, domain);
+        if (!route) {
+            unrouted[(*unrouted_count)++] = rcpt;
+            continue;
+        }
+        bool is_mx = route->relay == RELAY_MX;
+        places[count++] = (struct place){ route, is_mx ? domain : SLICE_NONE, i, rcpt };
+    }
+    return count;
+}
+
+static uint32_t find_runs(const struct place *places, uint32_t count, struct run *runs)
+{
+    uint32_t run_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (i > 0 && by_destination(&places[i - 1], &places[i]) == 0)
+            runs[run_count - 1].count++;
+        else
+            runs[run_count++] = (struct run){ i, 1, places[i].position };
+    }
+    return run_count;
+}
+
+static void fill_group(struct route_group *group, const struct run *run, const struct place *places,
+                       struct arena *arena)
+{
+    const struct place *first = &places[run->first];
+    route_dest_key(first->route, first->domain, group->key);
+    group->route = first->route;
+    group->rcpts = arena_alloc(arena, run->count * sizeof *group->rcpts);
+    group->rcpt_count = run->count;
+    for (uint32_t i = 0; i < run->count; i++)
+        group->rcpts[i] = first[i].rcpt;
+}
+
+static size_t group_places(struct place *places, uint32_t count, struct arena *arena,
+                           struct route_group **groups)
+{
+    if (count > 1)
+        qsort(places, count, sizeof *places, compare_places);
+    struct run *runs = mem_alloc((count + 1) * sizeof *runs);
+    uint32_t run_count = find_runs(places, count, runs);
+    if (run_count > 1)
+        qsort(runs, run_count, sizeof *runs, compare_runs);
+    *groups = arena_alloc(arena, run_count * sizeof **groups);
+    for (uint32_t i = 0; i < run_count; i++)
+        fill_group(&(*groups)[i], &runs[i], places, arena);
+    free(runs);
+    return run_count;
+}
+
+size_t route_split(const struct config *cfg, struct message *m, const uint32_t *rcpts,
+                   uint32_t rcpt_count, struct arena *arena, struct route_group **groups,
+                   uint32_t **unrouted, uint32_t *unrouted_count)
+{
+    if (!rcpts)
+        rcpt_count = m->rcpt_count;
+    struct place *places = mem_alloc((rcpt_count + 1) * sizeof *places);
+    *unrouted = arena_alloc(arena, rcpt_count * sizeof **unrouted);
+    *unrouted_count = 0;
+    uint32_t count = find_places(cfg, m, rcpts, rcpt_count, places, *unrouted, unrouted_count);
+    size_t group_count = group_places(places, count, arena, groups);
+    free(places);
+    return group_count;
+}

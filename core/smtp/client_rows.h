@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * client_rows - what the files of the client machine share; nobody else includes it. The essay is
+ * in client.c.
+ */
+#include "core/base/must.h"
+#include "core/smtp/client.h"
+
+enum client_step {
+    STEP_IDLE,     /* nothing to say */
+    STEP_GREETING, /* theirs */
+    STEP_EHLO,
+    STEP_HELO,
+    STEP_MAIL,
+    STEP_RCPT,
+    STEP_DATA,
+    STEP_AWAIT,    /* nothing to say before replies are in */
+    STEP_BODY,     /* 354 is there: the driver must be told */
+    STEP_WRITING,  /* the driver writes content */
+    STEP_DOT,      /* ends content; the driver says it */
+    STEP_LONE_DOT, /* ends content that nobody is to get */
+    STEP_RSET,
+    STEP_QUIT,
+    STEP_SAME, /* of a listener: the send cursor stays */
+};
+
+struct client_expect {
+    enum client_step step;
+    uint32_t rcpt;        /* with RCPT: index into the transaction's recipients */
+    struct smtp_txn *txn; /* borrowed; NULL: a command of the connection */
+};
+
+/* Speakers append the command and return the step after it; listeners return where the send cursor
+ * goes. */
+typedef enum client_step client_say_fn(struct smtp_client *c, struct gather *out);
+typedef enum client_step client_on_fn(struct smtp_client *c, const struct client_expect *e,
+                                      const struct smtp_reply *r);
+
+struct client_row {
+    const char *name;         /* for texts; NULL: a step without a reply */
+    client_say_fn *say;       /* NULL: nothing of ours to say here */
+    client_on_fn *listen;     /* what its reply means */
+    uint32_t timeout_ms;      /* for the whole reply */
+    enum outcome_stage stage; /* of outcomes that its reply decides */
+};
+
+extern const struct client_row client_rows[]; /* by enum client_step; client_rows.c */
+
+static inline void client_enter(struct smtp_client *c, enum client_state state)
+{
+    c->state = state;
+}
+
+static inline bool client_is_over(const struct smtp_client *c)
+{
+    return c->state == CLIENT_CLOSED || c->state == CLIENT_BROKEN;
+}
+
+static inline bool client_can(const struct smtp_client *c, enum client_capability capability)
+{
+    return c->capabilities & capability;
+}
+
+/* A line of the reply to EHLO came (client_rows.c). */
+void client_take_ehlo_line(struct smtp_client *c, struct slice line);
+
+/* Verdicts (client_verdict.c). Texts of verdicts are borrowed; deciding copies them. */
+struct rcpt_outcome client_verdict_of(const struct smtp_reply *r, enum outcome_stage stage);
+struct rcpt_outcome client_verdict_ours(enum outcome_stage stage, int code, const char *enhanced,
+                                        const char *text);
+void client_set_enhanced(struct rcpt_outcome *o, const char *enhanced);
+bool client_all_decided(const struct smtp_txn *txn);
+void client_decide(struct smtp_txn *txn, uint32_t rcpt, struct rcpt_outcome v);
+/* Every undecided recipient gets this verdict; they share one copy of its text. */
+void client_decide_open(struct smtp_txn *txn, struct rcpt_outcome v);
+/* Moves a decided transaction to `done`. */
+void client_finish(struct smtp_client *c, struct smtp_txn *txn);
+/* The connection is over. `whose` is the transaction that v was said about (NULL: none): the others
+ * were merely there. */
+void client_break(struct smtp_client *c, struct rcpt_outcome v, const struct smtp_txn *whose);
+/* Replies and commands do not match any more; e: what was expected, or NULL. */
+void client_break_protocol(struct smtp_client *c, const struct client_expect *e, const char *why);
