@@ -128,7 +128,9 @@ static void release_memory(struct conn *c)
         wheel_clear(c->table->wheel, c->linger);
         free(c->linger);
     }
+    free(c->peer);
     c->filling = c->flying = NULL;
+    c->peer = NULL;
     c->held = NULL;
     c->linger = NULL;
 }
@@ -233,7 +235,10 @@ struct conn *conn_connect(struct conn_table *t, const struct sockaddr *addr, soc
     c->events = events;
     c->owner = owner;
     c->state = CONN_CONNECTING;
-    ring_connect(t->ring, c->socket, addr, len, tag_of(c, RING_CONNECT));
+    /* The kernel reads it when the turn is submitted, long after the caller's has gone. */
+    c->peer = mem_alloc(len);
+    memcpy(c->peer, addr, len);
+    ring_connect(t->ring, c->socket, c->peer, len, tag_of(c, RING_CONNECT));
     c->in_flight++;
     return c;
 }
@@ -530,6 +535,8 @@ static void on_connect(void *ctx, const struct ring_done *done)
     struct conn *c = conn_of(ctx, done);
     if (!c || operation_ended(c) || c->state == CONN_CLOSING)
         return;
+    free(c->peer);
+    c->peer = NULL;
     if (done->result == 0) {
         c->state = CONN_OPEN;
         arm_recv(c);

@@ -65,6 +65,7 @@ struct conn {
     struct flight *filling, *flying; /* owned; NULL when nothing is to be sent */
     uint64_t queued;                 /* octets ever appended, up to the last flush */
     uint64_t sent;                   /* octets that have left */
+    struct sockaddr *peer;           /* owned; only while CONNECTING */
     struct wheel_timer *linger;      /* owned; only in LINGER */
 };
 

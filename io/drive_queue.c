@@ -16,6 +16,7 @@
 #include "queue/claim.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/un.h>
 
 #define RECONNECT_MIN_MS 50
 #define RECONNECT_MAX_MS 1000
@@ -161,10 +162,17 @@ static void schedule_reconnect(struct link *l)
 static void connect_link(struct link *l)
 {
     const struct redis_address *a = l->q->w->redis;
+    struct sockaddr_un un = { .sun_family = AF_UNIX };
+    const struct sockaddr *addr = (const struct sockaddr *)&a->addr;
+    socklen_t len = a->addr_len;
     if (l->conn)
         return;
-    l->conn = conn_connect(&l->q->w->conns, (const struct sockaddr *)&a->addr, a->addr_len,
-                           &link_events, l);
+    if (a->is_unix) {
+        memcpy(un.sun_path, a->path, sizeof un.sun_path);
+        addr = (const struct sockaddr *)&un;
+        len = sizeof un;
+    }
+    l->conn = conn_connect(&l->q->w->conns, addr, len, &link_events, l);
     l->state = l->conn ? LINK_CONNECTING : LINK_DOWN;
     if (!l->conn)
         schedule_reconnect(l);
@@ -237,6 +245,8 @@ static void link_open(struct conn *c, int result)
     struct link *l = c->owner;
     if (result == 0)
         say_hello(l);
+    else if (l->pause_ms == RECONNECT_MAX_MS)
+        log_link(l, LOG_WARN, "redis.unreachable", strerror(-result));
 }
 
 static size_t link_data(struct conn *c, struct slice in)

@@ -27,8 +27,9 @@
 
 #define CHUNK_UNSENT_MAX                                                                           \
     (512 * 1024) /* octets of a large body on their way before the next chunk is read */
-#define BODY_OVERLAP_MAX (64 * 1024) /* octets unsent above which no second transaction is begun   \
-                                      */
+#define BODY_OVERLAP_MAX                                                                           \
+    (64 * 1024) /* octets unsent above which no second transaction is begun                        \
+                 */
 
 /* A message whose octets are on their way. */
 struct pin {

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -185,14 +186,22 @@ static bool multishot_recv_works(struct ring *r)
     return works;
 }
 
+/* The table may not be larger than the limit of open files; a full one makes accepting rest. */
+static bool register_table(struct ring *r, uint32_t sockets)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && sockets > limit.rlim_cur)
+        sockets = (uint32_t)limit.rlim_cur;
+    return io_uring_register_files_sparse(&r->uring, sockets) == 0;
+}
+
 static void probe(struct ring *r, const struct ring_config *cfg)
 {
     publish_up_to(r, RING_BUFFERS_START);
     if (cfg->force_plain)
         return;
     r->features.ring_fd = io_uring_register_ring_fd(&r->uring) == 1;
-    r->features.direct_sockets =
-        io_uring_register_files_sparse(&r->uring, cfg->sockets_max + 64) == 0;
+    r->features.direct_sockets = register_table(r, cfg->sockets_max);
     r->features.multishot_recv = kernel_is_at_least(6, 8) && multishot_recv_works(r);
 }
 
