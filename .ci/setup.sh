@@ -48,7 +48,8 @@ need_packages() {
     mkdir -p build
     { as_root apt-get -q update &&
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends \
-            $MISSING; } >"$log" 2>&1 </dev/null || { tail -20 "$log" >&2; die "apt-get failed, see $log"; }
+            $MISSING; } >"$log" 2>&1 </dev/null ||
+        { tail -20 "$log" >&2; die "apt-get failed, see $log"; }
 }
 
 # The server is the same file as redis-check-rdb, which looks at the name it was called by.
@@ -89,8 +90,9 @@ build() {
     fi
     say "building $dir"
     # shellcheck disable=SC2086 # several targets
-    ninja -C "$dir" $targets >"build/ninja-$(basename "$dir").log" 2>&1 ||
-        { grep -v '^\[' "build/ninja-$(basename "$dir").log" | head -60 >&2; die "building $dir failed"; }
+    local log=build/ninja-$(basename "$dir").log
+    ninja -C "$dir" $targets >"$log" 2>&1 ||
+        { grep -v '^\[' "$log" | head -60 >&2; die "building $dir failed"; }
 }
 
 RELEASE_OPTIONS="--buildtype=release -Doptimization=2 -Ddebug=true"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-demo - what ./run does once Kilat is built: a sink, a gateway with its own Redis that relays to it, and
-instructions; or, with --once, one message from end to end.
+demo - what ./run does once Kilat is built: a sink, a gateway with its own Redis that relays to it,
+and instructions; or, with --once, one message from end to end.
 """
 import os
 import pathlib
@@ -39,10 +39,12 @@ Ctrl-C ends it.
 
 EXAMPLES = [
     ("swaks", "swaks --server 127.0.0.1:{port} --from shop@sender.example --to you@rcpt.example"),
-    ("curl", "printf 'From: shop@sender.example\\nSubject: Hello\\n\\nHi.\\n' | curl -s --crlf smtp://127.0.0.1:{port} "
-             "--mail-from shop@sender.example --mail-rcpt you@rcpt.example -T -"),
+    ("curl", "printf 'From: shop@sender.example\\nSubject: Hello\\n\\nHi.\\n' | curl -s --crlf "
+             "--mail-from shop@sender.example --mail-rcpt you@rcpt.example -T - "
+             "smtp://127.0.0.1:{port}"),
     ("python3", "python3 -c 'import smtplib; smtplib.SMTP(\"127.0.0.1\", {port}).sendmail("
-                "\"shop@sender.example\", \"you@rcpt.example\", \"From: shop@sender.example\\nSubject: Hello\\n\\nHi.\\n\")'"),
+                "\"shop@sender.example\", \"you@rcpt.example\", "
+                "\"From: shop@sender.example\\nSubject: Hello\\n\\nHi.\\n\")'"),
 ]
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-dns - a name server for tests: UDP and TCP on 127.0.0.1, answers from a table.
+dns - a name server for tests: UDP on 127.0.0.1, answers from a table.
 
-    with Dns({("rcpt.test", "MX"): [(10, "mx.rcpt.test")], ("mx.rcpt.test", "A"): ["127.0.0.2"]}) as d:
+    with Dns({("rcpt.test", "MX"): [(10, "mx.rcpt.test")],
+              ("mx.rcpt.test", "A"): ["127.0.0.2"]}) as d:
         Kilat(..., dns={"servers": [d.address]}, relay={"mx_port": ..., "allow_private": True})
 
-A name without any row is NXDOMAIN; a row that is an rcode by name ("SERVFAIL") is that error; "SILENT"
-is never answered.
+A name without any row is NXDOMAIN; a row that is an rcode by name ("SERVFAIL") is that error;
+"SILENT" is never answered.
 """
 import ipaddress
 import socket

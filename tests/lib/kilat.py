@@ -5,8 +5,9 @@ kilat - runs the gateway for a test and tells what it says.
     with Kilat(folder, route={"*": smarthost(mx.port)}) as k:
         ...k.port...  k.wait_event("relay.done", id=...)  k.metrics()["messages_accepted_total"]
 
-The build folder is build-test, or $KILAT_BUILD. Leaving the `with` sends SIGTERM and demands an exit
-of 0 within the drain time and nothing from a sanitizer; a test that kills the gateway calls kill().
+The build folder is build-test, or $KILAT_BUILD. Leaving the `with` sends SIGTERM and demands an
+exit of 0 within the drain time and nothing from a sanitizer; a test that kills the gateway calls
+kill().
 """
 import json
 import os

@@ -9,8 +9,9 @@ mx - a mail host that keeps what it gets and misbehaves by script.
         ...
         message = mx.wait(1)[0]
 
-A rule names a stage, what happens there, and when: only for lines that match, at most `times` times,
-not the first `skip` times. The first rule that fits wins; without one the host is well behaved.
+A rule names a stage, what happens there, and when: only for lines that match, at most `times`
+times, not the first `skip` times. The first rule that fits wins; without one the host is well
+behaved.
 
 stages   connect   before the greeting        greeting  the greeting itself
          ehlo helo mail rcpt data rset noop quit   the reply to that command

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """
-tidy - the house rules that a program can check. Prints TAP: one line a check, its findings below it.
+tidy - the house rules that a program can check. Prints TAP: a line for each check, findings below.
 
     tests/tidy/tidy.py [--build FOLDER] [CHECK ...]
 
@@ -16,6 +16,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAYERS = ["core/base", "core/smtp", "core/relay", "queue", "io"]     # each may use those before it
 COLUMNS_MAX = 100
+COLUMNS_MAX_OTHER = 110     # of .lua and meson.build
 P_ROWS = range(1, 259)      # rows of the protocol checklist
 CHECKS = []
 
@@ -103,7 +104,7 @@ def dead_files():
 
 
 BANNED = {name: "unbounded" for name in
-          "strcpy strcat sprintf vsprintf gets strtok alloca strncpy strncat atoi atol".split()}
+          "strcpy strcat sprintf vsprintf gets strtok alloca strncat".split()}
 PURE_BANNED = {
     **{name: "a system call" for name in
        "read write readv writev recv recvmsg send sendto sendmsg socket bind listen accept accept4 "
@@ -123,7 +124,8 @@ def banned_calls():
     bad = []
     for path in files(".c", ".h"):
         pure = path.startswith(("core/", "queue/")) and path not in PURE_EXCEPT
-        names = {**BANNED, **PURE_BANNED} if pure else BANNED
+        names = {} if path.startswith("tests/") else BANNED
+        names = {**names, **PURE_BANNED} if pure else names
         text = code_of(read(path))
         for found in re.finditer(r"(?<![\w.>])([A-Za-z_]\w*)\s*\(", text):
             if found[1] in names:
@@ -197,15 +199,19 @@ SOURCES = (".c", ".h", ".py", ".lua", ".sh", "meson.build", "/run", "/setup.sh",
 @check
 def columns():
     """No line of code over 100 columns."""
-    return [f"{path}:{number}: {len(line)} columns"
-            for path in files(*SOURCES) + [p for p in ("run", "test") if (ROOT / p).is_file()]
-            for number, line in enumerate(read(path).split("\n"), 1) if len(line) > COLUMNS_MAX]
+    bad = []
+    for path in files(*SOURCES) + ["run", "test"]:
+        most = COLUMNS_MAX_OTHER if path.endswith((".lua", "meson.build")) else COLUMNS_MAX
+        bad += [f"{path}:{number}: {len(line)} columns"
+                for number, line in enumerate(read(path).split("\n"), 1) if len(line) > most]
+    return bad
 
 
 @check
 def licence():
     """Every source names its licence."""
-    return [f"{path}: no SPDX line" for path in files(".c", ".h", ".py", ".lua", "meson.build")
+    paths = files(".c", ".h", ".py", ".lua", ".sh", "run", "test")
+    return [f"{path}: no SPDX line" for path in paths
             if "SPDX-License-Identifier: Apache-2.0" not in read(path)[:400]
             and (ROOT / path).stat().st_size > 0]
 
