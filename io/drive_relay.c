@@ -68,7 +68,8 @@ struct relay_driver {
     struct resolver *resolver;
     struct list outbounds;
     struct settle settle;
-    uint32_t held; /* deliveries in memory */
+    uint32_t held;      /* deliveries in memory */
+    uint32_t in_flight; /* of those, on a connection */
     uint32_t held_max;
     bool is_waiting_for_lease; /* the last pump stopped at a delivery without a live lease */
 };
@@ -122,6 +123,11 @@ void relay_free(struct relay_driver *r)
 uint32_t relay_held(const struct relay_driver *r)
 {
     return r->held;
+}
+
+uint32_t relay_talking(const struct relay_driver *r)
+{
+    return r->in_flight;
 }
 
 /* Deliveries may use half of the content memory; the other half is for what arrives. */
@@ -300,6 +306,7 @@ static void collect_finished(struct outbound *o)
         if (o->body.txn == txn)
             end_body(o);
         relay_pool_sent(o->r->pool, o->slot, &o->r->w->now);
+        o->r->in_flight--;
         if (is_stale_loss(o, d)) {
             delivery_restart(d);
             d->was_requeued = true;
@@ -544,6 +551,7 @@ static void send_delivery(struct relay_driver *r, struct relay_slot *slot, struc
     };
     list_init(&d->txn.node);
     smtp_client_begin(&o->client, &d->txn);
+    r->in_flight++;
     pump_outbound(o);
 }
 

@@ -17,6 +17,7 @@ uint32_t relay_room(const struct relay_driver *r);
 void relay_lease_lost(struct relay_driver *r, uint16_t shard);
 void relay_pump(struct relay_driver *r); /* at the end of a turn */
 int64_t relay_wake_ms(const struct relay_driver *r);
-void relay_drain(struct relay_driver *r);          /* waiting deliveries go back to the queue */
-uint32_t relay_held(const struct relay_driver *r); /* deliveries in memory, in flight or not */
-void relay_abandon(struct relay_driver *r);        /* closes what is left */
+void relay_drain(struct relay_driver *r);             /* waiting deliveries go back to the queue */
+uint32_t relay_talking(const struct relay_driver *r); /* deliveries on a connection */
+uint32_t relay_held(const struct relay_driver *r);    /* deliveries in memory, in flight or not */
+void relay_abandon(struct relay_driver *r);           /* closes what is left */

@@ -42,7 +42,8 @@ struct submit_driver {
     size_t slot_count;
     struct list sessions;       /* struct submission */
     struct list memory_waiters; /* blocked for content memory */
-    uint32_t session_count, session_max, busy;
+    uint32_t session_count, session_max;
+    uint32_t busy, committing; /* sessions inside a transaction; of those, waiting for the queue */
     struct wheel_timer accept_pause; /* set while accepting rests */
 };
 
@@ -133,6 +134,11 @@ uint32_t submit_sessions(const struct submit_driver *d)
 uint32_t submit_busy(const struct submit_driver *d)
 {
     return d->busy;
+}
+
+uint32_t submit_talking(const struct submit_driver *d)
+{
+    return d->busy - d->committing;
 }
 
 /* --- accepting ------------------------------------------------------------------------------- */
@@ -422,6 +428,7 @@ static void on_verdict(void *owner, enum smtp_verdict verdict, const char *id)
 {
     struct submission *s = owner;
     s->entry = NULL;
+    s->d->committing--;
     give_verdict(s, verdict, id);
 }
 
@@ -443,6 +450,7 @@ static void begin_commit(struct submission *s)
             return;
         }
     }
+    s->d->committing++;
     s->entry =
         queue_submit(s->d->w->queue, m, stream ? stream->shard : COMMIT_ANY_SHARD, on_verdict, s);
 }
@@ -504,8 +512,10 @@ static void on_closed(struct conn *c)
     struct submission *s = c->owner;
     struct submit_driver *d = s->d;
     log_session(s, "session.end", s->session.end_reason ? s->session.end_reason : "disconnected");
-    if (s->entry)
+    if (s->entry) {
         queue_forget(s->entry);
+        d->committing--;
+    }
     stream_done(s);
     if (s->is_busy)
         d->busy--;

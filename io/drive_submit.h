@@ -22,3 +22,4 @@ void submit_abandon(struct submit_driver *d);            /* closes what is left 
 bool submit_is_quiet(const struct submit_driver *d);     /* no accept is in flight any more */
 uint32_t submit_sessions(const struct submit_driver *d); /* open */
 uint32_t submit_busy(const struct submit_driver *d);     /* inside a transaction */
+uint32_t submit_talking(const struct submit_driver *d);  /* ... and not waiting for its commit */

@@ -181,7 +181,7 @@ static bool multishot_recv_works(struct ring *r)
     }
     shutdown(pair[0], SHUT_RDWR);
     close(pair[1]);
-    ring_turn(r, 100);
+    ring_turn(r, 100, 1);
     close(pair[0]);
     return works;
 }
@@ -268,27 +268,38 @@ static void dispatch(struct ring *r, uint64_t tag, int result, unsigned flags)
         ring_buffer_return(r, done.buffer);
 }
 
-static void submit_and_wait(struct ring *r, int64_t timeout_ms)
+/* EBUSY and EAGAIN: the completion queue is full or the kernel is short of memory; what is queued
+ * stays queued, and the completions that follow make room. */
+static int enter(struct ring *r, uint32_t want, struct __kernel_timespec *ts)
 {
     struct io_uring_cqe *cqe;
+    int rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, want, ts, NULL);
+    must(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN);
+    return rc;
+}
+
+static void submit_and_wait(struct ring *r, int64_t timeout_ms, uint32_t expected)
+{
+    if (timeout_ms == 0) {
+        io_uring_submit_and_get_events(&r->uring);
+        return;
+    }
+    if (expected > 1) {
+        struct __kernel_timespec gather = { .tv_nsec = RING_GATHER_US * 1000 };
+        enter(r, expected, &gather);
+        if (io_uring_cq_ready(&r->uring) > 0)
+            return;
+    }
     struct __kernel_timespec ts = {
         .tv_sec = timeout_ms / 1000,
         .tv_nsec = (timeout_ms % 1000) * 1000000,
     };
-    int rc;
-    if (timeout_ms == 0)
-        rc = io_uring_submit_and_get_events(&r->uring);
-    else
-        rc =
-            io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, timeout_ms < 0 ? NULL : &ts, NULL);
-    /* EBUSY and EAGAIN: the completion queue is full or the kernel is short of memory; what is
-     * queued stays queued, and the completions below make room. */
-    must(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN);
+    enter(r, 1, timeout_ms < 0 ? NULL : &ts);
 }
 
-void ring_turn(struct ring *r, int64_t timeout_ms)
+void ring_turn(struct ring *r, int64_t timeout_ms, uint32_t expected)
 {
-    submit_and_wait(r, timeout_ms);
+    submit_and_wait(r, timeout_ms, expected);
     for (int i = 0; i < TURN_EVENTS_MAX; i++) {
         struct io_uring_cqe *cqe;
         if (io_uring_peek_cqe(&r->uring, &cqe) != 0)

@@ -19,6 +19,8 @@
 #define CONNS_SPARE   64   /* Redis links, refused clients on their way out */
 #define WAIT_MAX_MS   1000 /* gauges and buffers are looked at this often */
 #define CALM_EVERY_MS 60000
+#define GATHER_SHARE  4
+#define GATHER_MAX    64
 #define QUIET_TURNS   200 /* turns of 10 ms that the last connections get to end */
 
 static void fill_random(void *ctx, void *out, size_t len)
@@ -88,6 +90,14 @@ static int64_t wait_ms(struct worker *w, bool more_to_do)
     return wait > 0 ? wait : 0;
 }
 
+/* How many completions to gather before waking: a quarter of the peers that have something to say,
+ * so nobody waits for a loop that few use, and a busy one is not woken for each segment. */
+static uint32_t expected(const struct worker *w)
+{
+    uint32_t talking = submit_talking(w->submit) + relay_talking(w->relay);
+    return talking / GATHER_SHARE < GATHER_MAX ? talking / GATHER_SHARE : GATHER_MAX;
+}
+
 static void update_gauges(struct worker *w)
 {
     metrics_add(&w->metrics, METRIC_LOOP_TURNS_TOTAL, 1);
@@ -142,7 +152,7 @@ static void loop(struct worker *w)
 {
     bool more = false;
     for (;;) {
-        ring_turn(w->ring, wait_ms(w, more));
+        ring_turn(w->ring, wait_ms(w, more), expected(w));
         read_clocks(w);
         wheel_advance(&w->wheel, w->now.mono_ms);
         if (!w->is_draining && atomic_load(&w->drain_wanted))
@@ -194,7 +204,7 @@ static void quiet(struct worker *w)
         bool more = conn_table_flush(&w->conns);
         if (conn_table_live(&w->conns) == 0 && submit_is_quiet(w->submit) && !w->sink.is_writing)
             return;
-        ring_turn(w->ring, more ? 0 : 10);
+        ring_turn(w->ring, more ? 0 : 10, 1);
         read_clocks(w);
         wheel_advance(&w->wheel, w->now.mono_ms);
     }

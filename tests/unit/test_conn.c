@@ -62,7 +62,7 @@ static struct world *world_new(bool force_plain)
 
 static bool turn(struct world *w)
 {
-    ring_turn(w->ring, 5);
+    ring_turn(w->ring, 5, 1);
     clock_now(&w->now);
     wheel_advance(&w->wheel, w->now.mono_ms);
     return conn_table_flush(&w->table);
