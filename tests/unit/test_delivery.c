@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shows what a delivery owns, and that open outcomes are decided once. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "core/relay/delivery.h"
+
+static struct message *make_message(void)
+{
+    struct message *m = message_new(NULL);
+    message_add_rcpt(m, SLICE("a@x.example"), SLICE("x.example"));
+    message_add_rcpt(m, SLICE("b@y.example"), SLICE("y.example"));
+    message_add_rcpt(m, SLICE("c@x.example"), SLICE("x.example"));
+    return m;
+}
+
+static void it_copies_what_it_is_given(void **state)
+{
+    struct message *m = make_message();
+    uint32_t rcpts[] = { 0, 2 };
+    struct delivery *d = delivery_new(m, "01h/2", SLICE("x.example"), 7, rcpts, 2);
+    assert_int_equal(m->refs, 2);
+    message_unref(m);
+    rcpts[1] = 1;
+    assert_string_equal(d->id, "01h/2");
+    assert_string_equal(d->dest, "x.example");
+    assert_int_equal(d->shard, 7);
+    assert_int_equal(d->rcpt_count, 2);
+    assert_int_equal(d->rcpts[1], 2);
+    assert_int_equal(d->attempts, 0);
+    assert_false(d->was_requeued);
+    assert_true(list_is_empty(&d->node));
+    delivery_free(d); /* the last reference: ASan tells when it is not */
+    delivery_free(NULL);
+}
+
+static void open_outcomes_are_failed_decided_ones_stay(void **state)
+{
+    struct message *m = make_message();
+    uint32_t rcpts[] = { 0, 1, 2 };
+    char words[] = "no route to host";
+    struct delivery *d = delivery_new(m, "01h", SLICE("*"), 0, rcpts, 3);
+    d->outcomes[1] = (struct rcpt_outcome){ OUTCOME_RCPT, 550, "5.1.1", SLICE("who") };
+    delivery_fail_open(d, OUTCOME_CONNECT, 451, "4.4.1", slice_str(words));
+    memset(words, 'x', sizeof(words) - 1);
+    for (int i = 0; i < 3; i += 2) {
+        assert_int_equal(d->outcomes[i].stage, OUTCOME_CONNECT);
+        assert_int_equal(d->outcomes[i].code, 451);
+        assert_string_equal(d->outcomes[i].enhanced, "4.4.1");
+        assert_true(slice_eq(d->outcomes[i].text, SLICE("no route to host")));
+    }
+    assert_int_equal(d->outcomes[1].code, 550);
+    delivery_fail_open(d, OUTCOME_LOCAL, 550, "", SLICE_NONE); /* nothing is open */
+    assert_int_equal(d->outcomes[0].code, 451);
+    delivery_free(d);
+    message_unref(m);
+}
+
+static void a_restart_forgets_the_attempt(void **state)
+{
+    struct message *m = make_message();
+    uint32_t rcpts[] = { 1, 2 };
+    struct delivery *d = delivery_new(m, "01h", SLICE("y"), 0, rcpts, 2);
+    d->started_ms = 5;
+    delivery_fail_open(d, OUTCOME_LOST, 451, "4.4.2", SLICE("gone"));
+    delivery_restart(d);
+    assert_int_equal(d->started_ms, 0);
+    assert_int_equal(d->arena.used, 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(d->outcomes[i].stage, OUTCOME_NONE);
+    delivery_fail_open(d, OUTCOME_DNS, 550, "5.1.2", SLICE("no such domain"));
+    assert_int_equal(d->outcomes[1].code, 550);
+    delivery_free(d);
+    message_unref(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_copies_what_it_is_given),
+        cmocka_unit_test(open_outcomes_are_failed_decided_ones_stay),
+        cmocka_unit_test(a_restart_forgets_the_attempt),
+    };
+    return cmocka_run_group_tests_name("delivery", tests, NULL, NULL);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shows which route a domain takes, what its destination is called, and how a message is split. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "core/base/must.h"
+#include "core/relay/route.h"
+
+static struct config_route routes[] = {
+    { .pattern = "*.example.org", .relay = RELAY_SMARTHOST },
+    { .pattern = "example.org", .relay = RELAY_SMARTHOST },
+    { .pattern = "*", .relay = RELAY_MX },
+    { .pattern = "*.deep.example.org", .relay = RELAY_HOLD },
+    { .pattern = "mx.deep.example.org", .relay = RELAY_MX },
+    { .pattern = "held.example", .relay = RELAY_HOLD },
+};
+static const struct config cfg = { .routes = routes, .route_count = ARRAY_LEN(routes) };
+/* Without a route for everybody. */
+static const struct config strict = { .routes = routes, .route_count = 2 };
+
+static const struct {
+    const char *domain, *pattern, *key;
+} rows[] = {
+    { "example.org", "example.org", "@example.org" },
+    { "EXAMPLE.org", "example.org", "@example.org" },
+    { "a.example.org", "*.example.org", "@*.example.org" },
+    { "a.b.Example.Org", "*.example.org", "@*.example.org" },
+    { "deep.example.org", "*.example.org", "@*.example.org" },
+    { "x.deep.example.org", "*.deep.example.org", "!*.deep.example.org" },
+    { "mx.deep.example.org", "mx.deep.example.org", "mx.deep.example.org" },
+    { "notexample.org", "*", "notexample.org" },
+    { ".example.org", "*", ".example.org" },
+    { "Other.Example", "*", "other.example" },
+    { "held.example", "held.example", "!held.example" },
+    { "[192.0.2.1]", "*", "[192.0.2.1]" },
+    { "", "*", "." },
+};
+
+static void the_most_specific_pattern_wins(void **state)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char key[DEST_KEY_MAX];
+        struct slice domain = slice_str(rows[i].domain);
+        const struct config_route *route = route_find(&cfg, domain);
+        if (!route || strcmp(route->pattern, rows[i].pattern) != 0)
+            fail_msg("%s: %s, not %s", rows[i].domain, route ? route->pattern : "none",
+                     rows[i].pattern);
+        assert_int_equal(route_dest_key(route, domain, key), strlen(rows[i].key));
+        assert_string_equal(key, rows[i].key);
+        assert_ptr_equal(route_of_key(&cfg, slice_str(key)), route);
+    }
+    assert_null(route_find(&strict, SLICE("other.example")));
+    assert_null(route_find(&strict, SLICE_NONE));
+}
+
+/* Keys outlive configurations: what they named may be gone or be something else now. */
+static void a_key_of_another_configuration_finds_nothing(void **state)
+{
+    assert_null(route_of_key(&cfg, SLICE("@gone.example")));
+    assert_null(route_of_key(&cfg, SLICE("!example.org")));  /* a smarthost now */
+    assert_null(route_of_key(&cfg, SLICE("held.example")));  /* was MX */
+    assert_null(route_of_key(&cfg, SLICE("@held.example"))); /* held now */
+    assert_null(route_of_key(&strict, SLICE("other.example")));
+    assert_null(route_of_key(&cfg, SLICE("@")));
+}
+
+static void keys_are_bounded_and_printable(void **state)
+{
+    char key[DEST_KEY_MAX], longest[1000];
+    memset(longest, 'L', sizeof(longest));
+    const struct config_route *any = route_find(&cfg, SLICE("x"));
+    assert_int_equal(route_dest_key(any, slice_of(longest, sizeof(longest)), key),
+                     DEST_KEY_MAX - 1);
+    assert_int_equal(strlen(key), DEST_KEY_MAX - 1);
+    assert_int_equal(route_dest_key(any, SLICE("a \x01\xc3\n.b"), key), 7);
+    assert_string_equal(key, "a????.b");
+}
+
+/* --- splitting ------------------------------------------------------------------------------- */
+
+static void add(struct message *m, const char *address)
+{
+    struct slice s = slice_str(address);
+    message_add_rcpt(m, s, slice_skip(s, slice_find(s, '@') + 1));
+}
+
+struct split {
+    struct message *m;
+    struct arena arena;
+    struct route_group *groups;
+    uint32_t *unrouted, unrouted_count;
+    size_t count;
+};
+
+static void split(struct split *s, const struct config *c, const uint32_t *rcpts, uint32_t count)
+{
+    arena_init(&s->arena);
+    s->count =
+        route_split(c, s->m, rcpts, count, &s->arena, &s->groups, &s->unrouted, &s->unrouted_count);
+}
+
+static void split_done(struct split *s)
+{
+    arena_done(&s->arena);
+    message_unref(s->m);
+}
+
+static void check_group(const struct route_group *g, const char *key, const uint32_t *rcpts,
+                        uint32_t count)
+{
+    assert_string_equal(g->key, key);
+    assert_int_equal(g->rcpt_count, count);
+    assert_memory_equal(g->rcpts, rcpts, count * sizeof(*rcpts));
+    assert_non_null(g->route);
+}
+
+static struct message *mixed_message(void)
+{
+    struct message *m = message_new(NULL);
+    add(m, "a@z.example");       /* 0 */
+    add(m, "b@example.org");     /* 1 */
+    add(m, "c@Z.Example");       /* 2 */
+    add(m, "d@one.example.org"); /* 3 */
+    add(m, "e@a.example");       /* 4 */
+    add(m, "f@two.example.org"); /* 5 */
+    add(m, "postmaster");        /* 6 */
+    add(m, "g@z.example");       /* 7 */
+    return m;
+}
+
+static void groups_come_in_the_order_of_recipients(void **state)
+{
+    struct split s = { .m = mixed_message() };
+    split(&s, &cfg, NULL, 0);
+    assert_int_equal(s.count, 5);
+    assert_int_equal(s.unrouted_count, 0);
+    check_group(&s.groups[0], "z.example", (uint32_t[]){ 0, 2, 7 }, 3);
+    check_group(&s.groups[1], "@example.org", (uint32_t[]){ 1 }, 1);
+    check_group(&s.groups[2], "@*.example.org", (uint32_t[]){ 3, 5 }, 2);
+    check_group(&s.groups[3], "a.example", (uint32_t[]){ 4 }, 1);
+    check_group(&s.groups[4], ".", (uint32_t[]){ 6 }, 1);
+    split_done(&s);
+}
+
+static void only_the_given_ones_in_the_given_order(void **state)
+{
+    struct split s = { .m = mixed_message() };
+    split(&s, &cfg, (uint32_t[]){ 7, 4, 0 }, 3);
+    assert_int_equal(s.count, 2);
+    check_group(&s.groups[0], "z.example", (uint32_t[]){ 7, 0 }, 2);
+    check_group(&s.groups[1], "a.example", (uint32_t[]){ 4 }, 1);
+    split_done(&s);
+}
+
+static void who_has_no_route_is_named(void **state)
+{
+    struct split s = { .m = mixed_message() };
+    split(&s, &strict, NULL, 0);
+    assert_int_equal(s.count, 2);
+    check_group(&s.groups[0], "@example.org", (uint32_t[]){ 1 }, 1);
+    check_group(&s.groups[1], "@*.example.org", (uint32_t[]){ 3, 5 }, 2);
+    assert_int_equal(s.unrouted_count, 5);
+    assert_memory_equal(s.unrouted, ((uint32_t[]){ 0, 2, 4, 6, 7 }), 5 * sizeof(uint32_t));
+    arena_done(&s.arena);
+    split(&s, &strict, (uint32_t[]){ 0 }, 1);
+    assert_int_equal(s.count, 0);
+    assert_int_equal(s.unrouted_count, 1);
+    split_done(&s);
+}
+
+/* The limit of limits.recipients_max, each at a domain of its own, twice: seconds if it were
+ * quadratic even for far fewer. */
+static void many_domains_are_split_quickly(void **state)
+{
+    const uint32_t domains = 50000;
+    struct split s = { .m = message_new(NULL) };
+    for (uint32_t i = 0; i < 2 * domains; i++) {
+        char address[64];
+        snprintf(address, sizeof(address), "u@d%u.example", i * 7919 % domains);
+        add(s.m, address);
+    }
+    clock_t start = clock();
+    split(&s, &cfg, NULL, 0);
+    assert_true((clock() - start) / CLOCKS_PER_SEC < 5);
+    assert_int_equal(s.count, domains);
+    for (uint32_t i = 0; i < domains; i++) {
+        assert_int_equal(s.groups[i].rcpt_count, 2);
+        assert_int_equal(s.groups[i].rcpts[0], i);
+        assert_int_equal(s.groups[i].rcpts[1], i + domains);
+    }
+    split_done(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_most_specific_pattern_wins),
+        cmocka_unit_test(a_key_of_another_configuration_finds_nothing),
+        cmocka_unit_test(keys_are_bounded_and_printable),
+        cmocka_unit_test(groups_come_in_the_order_of_recipients),
+        cmocka_unit_test(only_the_given_ones_in_the_given_order),
+        cmocka_unit_test(who_has_no_route_is_named),
+        cmocka_unit_test(many_domains_are_split_quickly),
+    };
+    return cmocka_run_group_tests_name("route", tests, NULL, NULL);
+}
