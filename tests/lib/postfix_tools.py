@@ -60,7 +60,8 @@ class SmtpSink:
     def content(path):
         """What the client sent: without the fields that smtp-sink writes before it."""
         octets = path.read_bytes()
-        found = re.match(rb"(?:X-[A-Za-z-]+: [^\n]*\n)+Received: [^\n]*\n(?:[ \t][^\n]*\n)*", octets)
+        found = re.match(rb"(?:X-[A-Za-z-]+: [^\n]*\n)+Received: [^\n]*\n(?:[ \t][^\n]*\n)*",
+                         octets)
         if not found:
             return None
         return octets[found.end():].replace(b"\n", b"\r\n")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Delivery to MX hosts, with a name server and hosts of our own on loopback addresses."""
+import contextlib
+
+import pytest
+
+from lib.dns import Dns
+from lib.mx import Close, Mx
+from lib.net import free_port, wait_until
+from test_outbound import check_bounce, parse_bounce, submit
+from lib.kilat import smarthost
+
+
+@pytest.fixture
+def net(gateways):
+    """net(table, hosts): a gateway, and an Mx on each loopback address; bounces go to `home`."""
+    with contextlib.ExitStack() as stack:
+        def make(table, *addresses, **changes):
+            port = free_port()
+            hosts = [stack.enter_context(Mx(host=a, port=port)) for a in addresses]
+            home = stack.enter_context(Mx(name="home.test"))
+            dns = stack.enter_context(Dns(table))
+            kilat = gateways(route={"sender.test": smarthost(home.port), "*": {"relay": "mx"}},
+                             dns={"servers": [dns.address]},
+                             relay={"mx_port": port, "allow_private": True,
+                                    "connect_timeout": "2s", **changes})
+            make.dns, make.home = dns, home
+            return kilat, hosts
+        yield make
+
+
+def test_lowest_preference_first(net):
+    """P-208."""
+    kilat, (first, second) = net({("rcpt.test", "MX"): [(20, "b.rcpt.test"), (10, "a.rcpt.test")],
+                                  ("a.rcpt.test", "A"): ["127.0.0.2"],
+                                  ("b.rcpt.test", "A"): ["127.0.0.3"]}, "127.0.0.2", "127.0.0.3")
+    for _ in range(5):
+        submit(kilat)
+    first.wait(5)
+    assert second.messages == []
+
+
+@pytest.mark.parametrize("trouble", ["refused", "greeting", "closed"])
+def test_next_host(net, trouble):
+    """P-176: the second host takes what the first does not."""
+    addresses = ["127.0.0.3"] if trouble == "refused" else ["127.0.0.2", "127.0.0.3"]
+    kilat, hosts = net({("rcpt.test", "MX"): [(10, "a.rcpt.test"), (20, "b.rcpt.test")],
+                        ("a.rcpt.test", "A"): ["127.0.0.2"],
+                        ("b.rcpt.test", "A"): ["127.0.0.3"]}, *addresses)
+    if trouble == "greeting":
+        hosts[0].on("greeting", "421 4.3.2 Busy")
+    if trouble == "closed":
+        hosts[0].on("connect", Close())
+    submit(kilat)
+    hosts[-1].wait(1)
+    assert kilat.metrics()["recipients_deferred_total"] == 0
+
+
+def test_implicit_mx(net):
+    """P-209: a domain without MX is its own host."""
+    kilat, (host,) = net({("rcpt.test", "A"): ["127.0.0.2"]}, "127.0.0.2")
+    submit(kilat)
+    host.wait(1)
+
+
+def test_cname(net):
+    """P-208: the alias is followed."""
+    kilat, (host,) = net({("rcpt.test", "CNAME"): ["real.test"],
+                          ("real.test", "MX"): [(10, "a.real.test")],
+                          ("a.real.test", "A"): ["127.0.0.2"]}, "127.0.0.2")
+    submit(kilat)
+    host.wait(1)
+
+
+def test_null_mx_bounces(net):
+    """P-210."""
+    kilat, _ = net({("rcpt.test", "MX"): [(0, ".")], ("rcpt.test", "A"): ["127.0.0.2"]})
+    check_bounce(net.home, submit(kilat), "to@rcpt.test", "5.1.10")
+
+
+def test_no_such_domain_bounces(net):
+    """P-211."""
+    kilat, _ = net({("other.test", "A"): ["127.0.0.2"]})
+    check_bounce(net.home, submit(kilat), "to@rcpt.test", "5.1.2")
+
+
+@pytest.mark.parametrize("failure", ["SERVFAIL", "REFUSED"])
+def test_broken_dns_defers(net, failure):
+    """P-211: trouble is not a no; when it ends, the mail goes out."""
+    kilat, (host,) = net({("rcpt.test", "MX"): failure, ("rcpt.test", "A"): failure}, "127.0.0.2")
+    ident = submit(kilat)
+    kilat.wait_event("relay.done", id=ident, fate="deferred")
+    assert net.home.messages == []
+
+
+def test_private_addresses_are_refused(net):
+    """P-213: an MX in our own network is not contacted unless the configuration says so."""
+    kilat, (host,) = net({("rcpt.test", "MX"): [(10, "a.rcpt.test")],
+                          ("a.rcpt.test", "A"): ["127.0.0.2"]}, "127.0.0.2", allow_private=False)
+    submit(kilat)
+    _, _, fields = parse_bounce(net.home.wait(1)[0])
+    assert fields[0]["Status"].startswith("5.4.")
+    assert host.connections == []
+
+
+def test_names_are_cached(net):
+    kilat, (host,) = net({("rcpt.test", "MX"): [(10, "a.rcpt.test")],
+                          ("a.rcpt.test", "A"): ["127.0.0.2"]}, "127.0.0.2")
+    for n in range(10):
+        submit(kilat)
+    host.wait(10)
+    asked = [q for q in net.dns.asked if q == ("rcpt.test", "MX")]
+    assert len(asked) <= 2, f"asked {len(asked)} times, by at most two workers"
+
+
+def test_host_without_an_answer(net):
+    """A name server that never answers defers the mail, and stops nothing else."""
+    kilat, (host,) = net({("slow.test", "MX"): "SILENT", ("slow.test", "A"): "SILENT",
+                          ("rcpt.test", "A"): ["127.0.0.2"]}, "127.0.0.2")
+    submit(kilat, "to@slow.test")
+    submit(kilat, "to@rcpt.test")
+    host.wait(1)
+    wait_until(lambda: kilat.get("/healthz")[0] == 200, 5, "health")
