@@ -279,7 +279,7 @@ static bool deliver(struct talk *t, struct buf *heard, struct manner *manner)
     return is_whole;
 }
 
-/* Holds a conversation; with check, what we say must be what is written. Returns octets heard. */
+/* Holds a conversation; with check, what we say must be what is written. */
 static void hold_talk(struct talk *t, const char *script, struct manner manner, const char *name)
 {
     const char *how = manner.is_cut ? "cut" : "whole";
@@ -837,8 +837,9 @@ static void timeouts_are_those_of_the_rfc(void **state)
     expect_timeout(t, 8 * minute);
     smtp_client_progress(&t->client, &t->now);
     expect_timeout(t, 10 * minute);
-    begin(t, 2);
-    expect_timeout(t, 10 * minute);
+    t->now.mono_ms += minute;
+    begin(t, 2); /* commands that are said behind it do not make the dot younger */
+    expect_timeout(t, 9 * minute);
     hear(t, SLICE("250 ok\r\n"), false);
     expect_timeout(t, 5 * minute);
     smtp_client_progress(&t->client, &t->now);
