@@ -6,6 +6,7 @@
  * The most specific pattern wins: "example.org", then "*.example.org" (any depth), then "*".
  * Everything that shares a next hop shares a destination, named by a key:
  *     "example.org"   MX delivery for that domain (lower case)
+ *     "."             the same for bare postmaster, which has no domain: the root has no MX
  *     "@PATTERN"      the smarthost of the route with that pattern
  *     "!PATTERN"      held by the route with that pattern
  * Keys hold printable ASCII without space; they are names in Redis and in `kilat queue`.

@@ -35,7 +35,8 @@
  * would break signatures, and such peers pass it on in practice.
  *
  * Limits: CLIENT_WINDOW expected replies (P-172), two transactions, replies as reply.h bounds them.
- * To add a command: see client_rows.c.
+ * The rows, with what each command says and hears, are in client_rows.c; how outcomes are written,
+ * in client_verdict.c. To add a command: see client_rows.c.
  */
 #include "core/smtp/client_rows.h"
 #include <stdio.h>
