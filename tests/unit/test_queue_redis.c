@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The functions of kilat.lua in a real Redis: what each move does to the keys, who may make it, and
+ * what is left when a message is over.
+ */
+#include "tests/lib/private_redis.h"
+
+#include "core/base/must.h"
+#include "queue/schema.h"
+
+#define W1  "1111111111111111"
+#define W2  "2222222222222222"
+#define TAG "{q7}"
+#define A   "a0000000000000000000"
+#define B   "b0000000000000000000"
+#define C   "c0000000000000000000"
+/* Items: lane, destination, chunks. */
+#define ITEM_OF(lane, dest, chunks) lane "\t" dest "\t0\t1000\t5000\t\t" chunks "\t10\t0"
+#define ITEM                        ITEM_OF("n", "x.example", "0")
+#define LONG                        "60000"
+
+static struct private_redis server;
+static redisContext *redis;
+
+/* --- talking --------------------------------------------------------------------------------- */
+
+static void describe(const redisReply *r, char *out, size_t max)
+{
+    size_t n = strlen(out);
+    if (r->type == REDIS_REPLY_INTEGER)
+        snprintf(out + n, max - n, "%lld ", r->integer);
+    else if (r->type == REDIS_REPLY_NIL)
+        snprintf(out + n, max - n, "nil ");
+    else if (r->type != REDIS_REPLY_ARRAY)
+        snprintf(out + n, max - n, "%s ", r->str);
+    else {
+        snprintf(out + n, max - n, "[ ");
+        for (size_t i = 0; i < r->elements; i++)
+            describe(r->element[i], out, max);
+        n = strlen(out);
+        snprintf(out + n, max - n, "] ");
+    }
+}
+
+/* The reply as text, without the last space; good until eight more were asked for. */
+static const char *text_of(redisReply *r)
+{
+    static char texts[8][8192];
+    static int next;
+    char *text = texts[next++ % 8];
+    assert_non_null(r);
+    text[0] = 0;
+    describe(r, text, sizeof texts[0]);
+    freeReplyObject(r);
+    text[strlen(text) - 1] = 0;
+    return text;
+}
+
+static const char *say(const char *first, ...)
+{
+    const char *argv[64] = { first };
+    int argc = 1;
+    va_list args;
+    va_start(args, first);
+    while ((argv[argc] = va_arg(args, const char *)))
+        argc++;
+    va_end(args);
+    return text_of(redisCommandArgv(redis, argc, argv, NULL));
+}
+#define SAY(...)      say(__VA_ARGS__, NULL)
+#define FN(name, ...) say("FCALL", "kilat_" name, "1", TAG "n", ##__VA_ARGS__, NULL)
+
+#define expect(got, want) assert_string_equal(got, want)
+
+/* One delivery queued, with its record, as the committer does it: in one transaction. */
+static const char *enqueue(const char *worker, const char *lease, const char *id, const char *item,
+                           const char *mode, const char *chunks)
+{
+    char key[64];
+    snprintf(key, sizeof key, TAG "b:%.20s", id);
+    SAY("MULTI");
+    FN("enq", worker, lease, "1", id, item, mode, "0", chunks);
+    SAY("SET", key, "record", "XX", "KEEPTTL");
+    return SAY("EXEC");
+}
+
+static const char *counts(void)
+{
+    return FN("count");
+}
+
+static void expect_counts(int ready, int scheduled, int leased, int held, int dead)
+{
+    char want[128];
+    snprintf(want, sizeof want, "[ ready %d scheduled %d leased %d held %d dead %d ]", ready,
+             scheduled, leased, held, dead);
+    expect(counts(), want);
+}
+
+/* Nothing is left but heartbeats, counters and notes to workers. */
+static void expect_empty(void)
+{
+    static const char *const keys[] = { "b:*", "w:*", "r:*", "d:*", "t", "ti", "c", "x", "xr" };
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        char pattern[32];
+        snprintf(pattern, sizeof pattern, TAG "%s", keys[i]);
+        expect(SAY("KEYS", pattern), "[ ]");
+    }
+}
+
+/* Every delivery that ever came is over or still there. */
+static void expect_accounts(void)
+{
+    redisReply *r = redisCommand(redis, "HMGET " TAG "n enqueued split done cancelled dropped");
+    redisReply *now = redisCommand(redis, "FCALL kilat_count 1 " TAG "n");
+    long n[5], there = 0;
+    for (int i = 0; i < 5; i++)
+        n[i] = r->element[i]->str ? atol(r->element[i]->str) : 0;
+    for (size_t i = 1; i < now->elements; i += 2)
+        there += (long)now->element[i]->integer;
+    assert_int_equal(n[0] + n[1], n[2] + n[3] + n[4] + there);
+    freeReplyObject(r);
+    freeReplyObject(now);
+}
+
+static int start_server(void **state)
+{
+    static const char *const options[] = { "--appendonly", "no", NULL };
+    private_redis_start(&server, options);
+    redis = redisConnectUnix(server.socket);
+    assert_non_null(redis);
+    assert_int_equal(redis->err, 0);
+    redisReply *r = redisCommand(redis, "FUNCTION LOAD REPLACE %b", queue_lua, queue_lua_len);
+    expect(text_of(r), "kilat");
+    return 0;
+}
+
+static int stop_server(void **state)
+{
+    redisFree(redis);
+    private_redis_stop(&server);
+    return 0;
+}
+
+static int flush(void **state)
+{
+    expect(SAY("CONFIG", "SET", "maxmemory", "0"), "OK");
+    expect(SAY("FLUSHALL"), "OK");
+    return 0;
+}
+
+static int check_accounts(void **state)
+{
+    expect_accounts();
+    return 0;
+}
+
+/* --- one delivery's life --------------------------------------------------------------------- */
+
+static void born_leased_and_done(void **state)
+{
+    expect(enqueue(W1, LONG, A, ITEM, "L", "0"), "[ [ [ ] [ ] ] OK ]");
+    expect(SAY("HGET", TAG "w:" W1, A), ITEM);
+    expect(SAY("GET", TAG "b:" A), "record");
+    expect_counts(0, 0, 1, 0, 0);
+    expect(FN("done", W1, A), "[ ]");
+    expect(FN("done", W1, A, B), "[ " A " " B " ]"); /* only what was leased */
+    expect_empty();
+}
+
+static void ready_is_claimed_oldest_first(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "R", "0");
+    enqueue(W1, LONG, B, ITEM, "R", "0");
+    expect_counts(2, 0, 0, 0, 0);
+    expect(FN("claim", W2, LONG, "unb", "1", "64", "1"), "[ " A " " ITEM " ]");
+    expect(FN("claim", W2, LONG, "unb", "9", "64", "2"), "[ " B " " ITEM " ]");
+    expect(FN("claim", W2, LONG, "unb", "9", "64", "3"), "[ ]");
+    expect(FN("done", W1, A), "[ " A " ]"); /* fenced: it is another's */
+    expect(FN("done", W2, A, B), "[ ]");
+    expect_empty();
+}
+
+static void retry_comes_back_when_due(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    enqueue(W1, LONG, B, ITEM, "L", "0");
+    expect(FN("retry", W1, A, "0", "n\tx.example\t1\t1000\t5000\t\t0\t10\t0", B, "3600000", ITEM, C,
+              "5", ITEM),
+           "[ " C " ]");
+    expect_counts(0, 2, 0, 0, 0);
+    expect(FN("tick", "100"), "[ 1 0 1 ]");
+    expect_counts(1, 1, 0, 0, 0);
+    expect(FN("claim", W1, LONG, "unb", "9", "64"),
+           "[ " A " n\tx.example\t1\t1000\t5000\t\t0\t10\t0 ]");
+    expect(FN("kick", B), "1");
+    expect(FN("kick", B), "0");
+    expect(FN("tick", "100"), "[ 1 0 1 ]");
+    expect(FN("claim", W1, LONG, "unb", "9", "64"), "[ " B " " ITEM " ]");
+    expect(FN("done", W1, A, B), "[ ]");
+    expect_empty();
+}
+
+static void release_goes_to_the_front_in_order(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    enqueue(W1, LONG, B, ITEM, "L", "0");
+    enqueue(W1, LONG, C, ITEM, "R", "0");
+    expect(FN("release", W1, A, B), "[ ]");
+    expect(FN("claim", W2, LONG, "unb", "9", "64"),
+           "[ " A " " ITEM " " B " " ITEM " " C " " ITEM " ]");
+    expect(FN("release", W1, A), "[ " A " ]");
+    expect(FN("bye", W2), "3");
+    expect(SAY("ZCARD", TAG "hb"), "1"); /* W1 is still there */
+    expect_counts(3, 0, 0, 0, 0);
+    expect(FN("claim", W1, LONG, "unb", "9", "64"),
+           "[ " A " " ITEM " " B " " ITEM " " C " " ITEM " ]");
+}
+
+static void the_last_delivery_takes_the_record(void **state)
+{
+    SAY("MULTI");
+    FN("enq", W1, LONG, "3", A "/0", ITEM, "L", "3", "0", A "/1", ITEM_OF("b", "y.example", "0"),
+       "R", "0", "0", A "/2", ITEM, "H", "0", "0");
+    SAY("SET", TAG "b:" A, "record", "XX", "KEEPTTL");
+    expect(SAY("EXEC"), "[ [ [ ] [ ] ] OK ]");
+    expect(SAY("HGET", TAG "c", A), "3");
+    expect_counts(1, 0, 1, 1, 0);
+    expect(FN("done", W1, A "/0"), "[ ]");
+    expect(SAY("EXISTS", TAG "b:" A), "1");
+    expect(FN("drop", A), "[ 2 0 ]");
+    expect(SAY("EXISTS", TAG "b:" A), "0");
+    expect(FN("free", "*"), "1"); /* the hold outlives what it held */
+    expect_empty();
+}
+
+static void chunks_become_permanent_and_go_with_the_record(void **state)
+{
+    const char *item = ITEM_OF("n", "x.example", "2");
+    SAY("SET", TAG "b:" A ":0", "part", "EX", "86400");
+    SAY("SET", TAG "b:" A ":1", "part", "EX", "86400");
+    expect(enqueue(W1, LONG, A, item, "L", "2"), "[ [ [ ] [ ] ] OK ]");
+    expect(SAY("TTL", TAG "b:" A ":0"), "-1");
+    expect(SAY("TTL", TAG "b:" A ":1"), "-1");
+    expect(FN("done", W1, A), "[ ]");
+    expect_empty();
+}
+
+static void a_missing_chunk_refuses_the_message(void **state)
+{
+    const char *item = ITEM_OF("n", "x.example", "2");
+    SAY("SET", TAG "b:" A ":0", "part", "EX", "86400");
+    SAY("MULTI");
+    FN("enq", W1, LONG, "3", A "/0", item, "L", "2", "2", A "/1", item, "R", "0", "2", B, ITEM, "L",
+       "0", "0");
+    SAY("SET", TAG "b:" A, "record", "XX", "KEEPTTL");
+    SAY("SET", TAG "b:" B, "record", "XX", "KEEPTTL");
+    expect(SAY("EXEC"), "[ [ [ " A " ] [ ] ] nil OK ]");
+    expect(SAY("EXISTS", TAG "b:" A), "0"); /* no record without its deliveries */
+    expect_counts(0, 0, 1, 0, 0);
+    assert_string_not_equal(SAY("TTL", TAG "b:" A ":0"), "-1"); /* it will vanish */
+    expect(SAY("EXISTS", TAG "c"), "0");
+}
+
+/* --- sent again ------------------------------------------------------------------------------ */
+
+static void enqueueing_twice_is_enqueueing_once(void **state)
+{
+    for (int i = 0; i < 3; i++) {
+        expect(enqueue(W1, LONG, A, ITEM, "L", "0"), "[ [ [ ] [ ] ] OK ]");
+        expect(enqueue(W1, LONG, B, ITEM, "R", "0"), "[ [ [ ] [ ] ] OK ]");
+        expect(enqueue(W1, LONG, C, ITEM, "H", "0"), "[ [ [ ] [ ] ] OK ]");
+        expect_counts(2, 0, 1, 0, 0); /* the held one shares its destination with a ready one */
+    }
+    expect(SAY("HGET", TAG "n", "enqueued"), "3");
+}
+
+static void half_of_a_batch_may_be_there_already(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    SAY("MULTI");
+    FN("enq", W1, LONG, "2", A, ITEM, "L", "0", "0", B, ITEM, "L", "0", "0");
+    SAY("SET", TAG "b:" A, "record", "XX", "KEEPTTL");
+    SAY("SET", TAG "b:" B, "record", "XX", "KEEPTTL");
+    expect(SAY("EXEC"), "[ [ [ ] [ ] ] OK OK ]");
+    expect_counts(0, 0, 2, 0, 0);
+    expect(SAY("HGET", TAG "n", "enqueued"), "2");
+}
+
+static void a_lease_that_passed_on_is_told(void **state)
+{
+    enqueue(W1, "1", A, ITEM, "L", "0");
+    usleep(3000);
+    expect(FN("tick", "100"), "[ 0 1 1 ]");
+    expect(FN("claim", W2, LONG, "unb", "9", "64"), "[ " A " " ITEM " ]");
+    expect(enqueue(W1, LONG, A, ITEM, "L", "0"), "[ [ [ ] [ " A " ] ] OK ]");
+    expect_counts(0, 0, 1, 0, 0);
+}
+
+/* Function not found inside EXEC does not stop the SET; XX does. */
+static void without_the_library_nothing_is_stored(void **state)
+{
+    expect(SAY("FUNCTION", "DELETE", "kilat"), "OK");
+    expect(enqueue(W1, LONG, A, ITEM, "L", "0"), "[ ERR Function not found nil ]");
+    expect(SAY("DBSIZE"), "0");
+    redisReply *r = redisCommand(redis, "FUNCTION LOAD %b", queue_lua, queue_lua_len);
+    expect(text_of(r), "kilat");
+    expect(enqueue(W1, LONG, A, ITEM, "L", "0"), "[ [ [ ] [ ] ] OK ]");
+}
+
+static void withdrawn_from_wherever_it_is(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    enqueue(W1, LONG, B, ITEM, "R", "0");
+    expect(FN("cancel", W1, A, ITEM, B, ITEM), "[ ]");
+    expect_empty();
+    /* Claimed by another meanwhile: too late, it will be delivered. */
+    enqueue(W1, LONG, A, ITEM, "R", "0");
+    FN("claim", W2, LONG, "unb", "9", "64");
+    expect(FN("cancel", W1, A, ITEM), "[ " A " ]");
+    expect(SAY("GET", TAG "b:" A), "record");
+    expect(SAY("TTL", TAG "b:" A), "-1");
+}
+
+/* The cancel overtook the transaction, whose octets were still in a dead connection's socket. */
+static void withdrawn_before_it_came_it_never_comes(void **state)
+{
+    expect(FN("cancel", W1, A, ITEM), "[ " A " ]");
+    expect(enqueue(W1, LONG, A, ITEM, "L", "0"), "[ [ [ " A " ] [ ] ] OK ]");
+    expect_counts(0, 0, 0, 0, 0);
+    const char *ttl = SAY("TTL", TAG "b:" A);
+    assert_in_range(atol(ttl), 100, 120); /* the mark goes by itself */
+}
+
+/* --- leases ---------------------------------------------------------------------------------- */
+
+static void a_silent_worker_is_reaped(void **state)
+{
+    expect(FN("beat", W1, "1"), "0");
+    enqueue(W1, "1", B, ITEM, "L", "0");
+    enqueue(W1, "1", A, ITEM, "L", "0");
+    enqueue(W2, LONG, C, ITEM, "R", "0");
+    usleep(3000);
+    expect(FN("tick", "1"), "[ 0 2 1 ]"); /* a page of a small hash comes whole */
+    expect_counts(3, 0, 0, 0, 0);
+    expect(SAY("ZCARD", TAG "hb"), "0");
+    expect(FN("done", W1, A), "[ " A " ]");
+    /* In front of what waits, oldest foremost. */
+    expect(FN("claim", W2, LONG, "unb", "9", "64"),
+           "[ " A " " ITEM " " B " " ITEM " " C " " ITEM " ]");
+    expect(SAY("HGET", TAG "n", "reaped"), "2");
+}
+
+static void the_reaped_learn_of_it_once(void **state)
+{
+    enqueue(W1, "1", A, ITEM, "L", "0");
+    usleep(3000);
+    FN("tick", "100");
+    /* It does not know yet, and enqueues more. */
+    enqueue(W1, LONG, B, ITEM, "L", "0");
+    expect(FN("beat", W1, LONG), "-1");
+    expect_counts(2, 0, 0, 0, 0); /* what came since went back too: the worker drops it */
+    expect(FN("beat", W1, LONG), "1");
+    expect(FN("beat", W1, LONG), "1");
+}
+
+static void large_hands_are_emptied_bit_by_bit(void **state)
+{
+    char id[32];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(id, sizeof id, "m%019d", i);
+        FN("enq", W1, LONG, "1", id, ITEM, "L", "0", "0");
+    }
+    SAY("ZADD", TAG "hb", "1", W1);
+    int calls = 0;
+    while (strcmp(SAY("ZCARD", TAG "hb"), "1") == 0) {
+        FN("tick", "200");
+        assert_true(++calls < 8);
+    }
+    assert_true(calls >= 3);
+    expect_counts(1000, 0, 0, 0, 0);
+    expect(SAY("HGET", TAG "n", "reaped"), "1000");
+}
+
+/* Redis was away for longer than a lease: whoever is back first must not reap all the others. */
+static void nobody_is_reaped_for_redis_own_absence(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    enqueue(W2, LONG, B, ITEM, "L", "0");
+    SAY("ZADD", TAG "hb", "1000", W1, "1000", W2);
+    expect(FN("beat", W1, LONG), "1");
+    expect(FN("tick", "100"), "[ 0 0 0 ]");
+    expect(FN("beat", W2, LONG), "1");
+    expect_counts(0, 0, 2, 0, 0);
+    /* But who stays away is reaped as ever. */
+    SAY("ZADD", TAG "hb", "1000", W1);
+    expect(FN("tick", "100"), "[ 0 1 1 ]");
+}
+
+static void a_claim_asked_again_gives_the_same(void **state)
+{
+    enqueue(W2, LONG, A, ITEM, "R", "0");
+    enqueue(W2, LONG, B, ITEM, "R", "0");
+    enqueue(W2, LONG, C, ITEM, "R", "0");
+    const char *two = "[ " A " " ITEM " " B " " ITEM " ]";
+    expect(FN("claim", W1, LONG, "unb", "2", "64", "5"), two);
+    expect(FN("claim", W1, LONG, "unb", "2", "64", "5"), two);
+    expect(FN("claim", W1, LONG, "unb", "2", "64", "6"), "[ " C " " ITEM " ]");
+    expect(FN("claim", W1, LONG, "unb", "2", "64", "5"), "[ ]"); /* overtaken */
+    expect_counts(0, 0, 3, 0, 0);
+}
+
+static void destinations_and_lanes_take_turns(void **state)
+{
+    char id[32];
+    for (int i = 0; i < 6; i++) {
+        snprintf(id, sizeof id, "m%019d", i);
+        enqueue(W2, LONG, id,
+                i < 4 ? ITEM_OF("n", "p.example", "0") : ITEM_OF("n", "q.example", "0"), "R", "0");
+    }
+    enqueue(W2, LONG, A, ITEM_OF("b", "p.example", "0"), "R", "0");
+    enqueue(W2, LONG, B, ITEM_OF("u", "z.example", "0"), "R", "0");
+    expect(FN("claim", W1, LONG, "unb", "3", "2", "1"),
+           "[ " B " " ITEM_OF("u", "z.example", "0") " m0000000000000000000 " ITEM_OF(
+               "n", "p.example", "0") " m0000000000000000001 " ITEM_OF("n", "p.example", "0") " ]");
+    expect(FN("claim", W1, LONG, "unb", "1", "2", "2"),
+           "[ m0000000000000000004 " ITEM_OF("n", "q.example", "0") " ]");
+    expect(FN("claim", W1, LONG, "unb", "1", "2", "3"),
+           "[ m0000000000000000002 " ITEM_OF("n", "p.example", "0") " ]");
+    expect(FN("claim", W1, LONG, "b", "9", "9", "4"),
+           "[ " A " " ITEM_OF("b", "p.example", "0") " ]");
+    expect(FN("claim", W1, LONG, "unb", "9", "9", "5"),
+           "[ m0000000000000000005 " ITEM_OF(
+               "n", "q.example", "0") " m0000000000000000003 " ITEM_OF("n", "p.example", "0") " ]");
+    expect(SAY("KEYS", TAG "d:*"), "[ ]");
+}
+
+/* --- what operators do ----------------------------------------------------------------------- */
+
+static void dead_letters_rest_and_rise(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    expect(FN("dead", W1, A, "550 no\tsuch user", B, "x"), "[ " B " ]");
+    expect_counts(0, 0, 0, 0, 1);
+    expect(SAY("HGET", TAG "xr", A), "550 no such user\t" ITEM);
+    expect(SAY("GET", TAG "b:" A), "record");
+    assert_non_null(strstr(FN("find", A), "dead " A " " ITEM " 550 no such user"));
+    expect(FN("revive", A), "1");
+    expect(FN("revive", A), "0");
+    expect_counts(1, 0, 0, 0, 0);
+    /* Risen with no attempts behind it, and as much time as it once had. */
+    const char *claimed = FN("claim", W1, LONG, "unb", "9", "9");
+    assert_non_null(strstr(claimed, "n\tx.example\t0\t1000\t"));
+    assert_true(atoll(strstr(claimed, "\t1000\t") + 6) > 1700000000000);
+    expect(FN("dead", W1, A, "again"), "[ ]");
+    expect(FN("drop", A), "[ 1 0 ]");
+    expect_empty();
+}
+
+static void a_destination_is_held_and_freed(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "R", "0");
+    expect(FN("hold", "x.example", "*"), "1");
+    enqueue(W1, LONG, B, ITEM, "R", "0");
+    enqueue(W1, LONG, C, ITEM, "L", "0");
+    FN("release", W1, C);
+    expect_counts(0, 0, 0, 3, 0);
+    expect(FN("tick", "9"), "[ 0 0 0 ]");
+    expect(FN("claim", W1, LONG, "unb", "9", "9"), "[ ]");
+    expect(FN("list", "held", "1", "1"), "[ [ " A " " ITEM " x.example ] ]");
+    expect(FN("free", "y.example"), "0");
+    expect(FN("free", "x.example"), "3");
+    expect_counts(3, 0, 0, 0, 0);
+    expect(SAY("ZCARD", TAG "d:u"), "0"); /* empty lanes leave no trace */
+    expect(FN("claim", W1, LONG, "unb", "9", "9"),
+           "[ " C " " ITEM " " A " " ITEM " " B " " ITEM " ]");
+}
+
+static void lists_are_read_in_pages(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "R", "0");
+    enqueue(W1, LONG, B, ITEM_OF("n", "y.example", "0"), "R", "0");
+    enqueue(W1, LONG, C, ITEM, "L", "0");
+    expect(FN("list", "ready", "0", "9"), "[ [ " A " " ITEM " x.example ] [ " B
+                                          " " ITEM_OF("n", "y.example", "0") " y.example ] ]");
+    expect(FN("list", "ready", "1", "9"),
+           "[ [ " B " " ITEM_OF("n", "y.example", "0") " y.example ] ]");
+    expect(FN("list", "ready", "0", "1"), "[ [ " A " " ITEM " x.example ] ]");
+    expect(FN("list", "ready", "2", "9"), "[ ]");
+    expect(FN("list", "leased", "0", "9"), "[ [ " C " " ITEM " " W1 " ] ]");
+    FN("retry", W1, C, "60000", ITEM);
+    assert_memory_equal(FN("list", "scheduled", "0", "9"), "[ [ " C " " ITEM " 1", 28);
+    expect(FN("list", "nonsense", "0", "9"), "ERR ready, scheduled, leased, held or dead");
+}
+
+static void all_of_a_message_is_found_and_dropped(void **state)
+{
+    SAY("MULTI");
+    FN("enq", W1, LONG, "4", A "/0", ITEM, "L", "4", "0", A "/1", ITEM, "L", "0", "0", A "/2", ITEM,
+       "L", "0", "0", A "/3", ITEM, "R", "0", "0");
+    SAY("SET", TAG "b:" A, "record", "XX", "KEEPTTL");
+    SAY("EXEC");
+    enqueue(W1, LONG, B, ITEM, "R", "0");
+    FN("retry", W1, A "/1", "60000", ITEM);
+    FN("dead", W1, A "/2", "why");
+    const char *found = FN("find", A);
+    assert_non_null(strstr(found, "leased " A "/0"));
+    assert_non_null(strstr(found, "scheduled " A "/1"));
+    assert_non_null(strstr(found, "dead " A "/2"));
+    assert_non_null(strstr(found, "ready " A "/3"));
+    assert_null(strstr(found, B));
+    assert_non_null(strstr(FN("find", A "/3"), "ready " A "/3"));
+    expect(FN("find", C), "[ ]");
+    expect(FN("kick", A), "1");
+    expect(FN("drop", A "/3"), "[ 1 0 ]");
+    expect(FN("drop", A), "[ 2 1 ]");
+    expect_counts(1, 0, 1, 0, 0);
+    expect(FN("done", W1, A "/0"), "[ ]");
+    expect(SAY("EXISTS", TAG "b:" A, TAG "c"), "0");
+}
+
+static void everything_scheduled_is_kicked(void **state)
+{
+    char id[32];
+    for (int i = 0; i < 5; i++) {
+        snprintf(id, sizeof id, "m%019d", i);
+        enqueue(W1, LONG, id, ITEM, "L", "0");
+        FN("retry", W1, id, "60000", ITEM);
+    }
+    expect(FN("kick", "*"), "5");
+    expect(FN("kick", "*"), "0");
+    expect(FN("tick", "100"), "[ 5 0 1 ]");
+    for (int i = 0; i < 5; i++) {
+        snprintf(id, sizeof id, "m%019d", i);
+        FN("claim", W1, LONG, "unb", "9", "9");
+        FN("dead", W1, id, "why");
+    }
+    expect(FN("revive", "*"), "5");
+    expect(FN("revive", "*"), "0");
+    expect_counts(5, 0, 0, 0, 0);
+}
+
+static void a_delivery_splits_into_others(void **state)
+{
+    const char *y = ITEM_OF("n", "y.example", "0"), *z = ITEM_OF("n", "z.example", "0");
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    char text[256];
+    snprintf(text, sizeof text, "2\n" A "/aaaaaa\t%s\n" A "/bbbbbb\t%s", y, z);
+    expect(FN("resplit", W1, A, text, B, text), "[ " B " ]");
+    expect(SAY("HGET", TAG "c", A), "2");
+    expect_counts(2, 0, 0, 0, 0);
+    FN("claim", W1, LONG, "unb", "1", "9");
+    snprintf(text, sizeof text, "3\n" A "/cccccc\t%s\n" A "/dddddd\t%s\n" A "/eeeeee\t%s", y, y, z);
+    expect(FN("resplit", W1, A "/aaaaaa", text), "[ ]");
+    expect(SAY("HGET", TAG "c", A), "4");
+    FN("claim", W1, LONG, "unb", "9", "9");
+    expect(FN("done", W1, A "/bbbbbb", A "/cccccc", A "/dddddd"), "[ ]");
+    expect(SAY("GET", TAG "b:" A), "record");
+    expect(FN("done", W1, A "/eeeeee"), "[ ]");
+    expect_empty();
+    /* To a single other destination: the same id alone. */
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    expect(FN("resplit", W1, A, "1\n" A "\t" ITEM_OF("n", "y.example", "0")), "[ ]");
+    expect(FN("claim", W1, LONG, "unb", "9", "9"), "[ " A " " ITEM_OF("n", "y.example", "0") " ]");
+    expect(FN("done", W1, A), "[ ]");
+    expect_empty();
+}
+
+/* --- a full Redis ---------------------------------------------------------------------------- */
+
+static void full_refuses_mail_and_still_drains(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    enqueue(W1, LONG, B, ITEM, "L", "0");
+    enqueue(W1, LONG, C, ITEM, "R", "0");
+    expect(SAY("CONFIG", "SET", "maxmemory", "1mb"), "OK");
+    assert_memory_equal(enqueue(W1, LONG, "d0000000000000000000", ITEM, "L", "0"), "EXECABORT", 9);
+    /* Inside MULTI everything is refused, what frees memory too: finishes go alone. */
+    SAY("MULTI");
+    assert_memory_equal(FN("done", W1, A), "OOM", 3);
+    assert_memory_equal(SAY("EXEC"), "EXECABORT", 9);
+    assert_memory_equal(FN("enq", W1, LONG, "1", "d0000000000000000000", ITEM, "L", "0", "0"),
+                        "OOM", 3);
+    expect(FN("beat", W1, LONG), "1");
+    expect(FN("retry", W1, A, "0", ITEM), "[ ]");
+    expect(FN("tick", "9"), "[ 1 0 1 ]");
+    expect(FN("claim", W1, LONG, "unb", "9", "9"), "[ " C " " ITEM " " A " " ITEM " ]");
+    expect(FN("dead", W1, C, "why"), "[ ]");
+    expect(FN("release", W1, B), "[ ]");
+    expect(FN("cancel", W1, B, ITEM), "[ ]");
+    expect(FN("done", W1, A), "[ ]");
+    expect(FN("drop", C), "[ 1 0 ]");
+    expect_empty();
+    expect(SAY("CONFIG", "SET", "maxmemory", "0"), "OK");
+}
+
+#define row(test) cmocka_unit_test_setup_teardown(test, flush, check_accounts)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        row(born_leased_and_done),
+        row(ready_is_claimed_oldest_first),
+        row(retry_comes_back_when_due),
+        row(release_goes_to_the_front_in_order),
+        row(the_last_delivery_takes_the_record),
+        row(chunks_become_permanent_and_go_with_the_record),
+        row(a_missing_chunk_refuses_the_message),
+        row(enqueueing_twice_is_enqueueing_once),
+        row(half_of_a_batch_may_be_there_already),
+        row(a_lease_that_passed_on_is_told),
+        row(without_the_library_nothing_is_stored),
+        row(withdrawn_from_wherever_it_is),
+        row(withdrawn_before_it_came_it_never_comes),
+        row(a_silent_worker_is_reaped),
+        row(the_reaped_learn_of_it_once),
+        row(large_hands_are_emptied_bit_by_bit),
+        row(nobody_is_reaped_for_redis_own_absence),
+        row(a_claim_asked_again_gives_the_same),
+        row(destinations_and_lanes_take_turns),
+        row(dead_letters_rest_and_rise),
+        row(a_destination_is_held_and_freed),
+        row(lists_are_read_in_pages),
+        row(all_of_a_message_is_found_and_dropped),
+        row(everything_scheduled_is_kicked),
+        row(a_delivery_splits_into_others),
+        row(full_refuses_mail_and_still_drains),
+    };
+    return cmocka_run_group_tests_name("queue_redis", tests, start_server, stop_server);
+}
