@@ -1,0 +1,501 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""
+compare_postfix - Kilat and Postfix side by side: the same client (smtp-source), the same sink
+(smtp-sink), the same disk, one core for the server's processes and the other for client and sink.
+
+    ./test -l && bench/compare_postfix.py [--repeat 3] [--json FILE] [--syscalls] ...
+
+`./run` or `./test` must have built build/kilat and unpacked Postfix into build/tools; nothing is
+installed. Postfix needs the users its package would make; as root this script makes the two system
+accounts when they are missing, and says so.
+
+What is compared
+    accept     mail is taken and kept: Kilat by a route "hold", Postfix by its HOLD action, which
+               spares its queue manager any work. Both answer 250 after an fsync.
+    relay      mail is taken and delivered to smtp-sink; the clock stops when the last one is there.
+    kept       100 messages on each client connection;  one: a connection for each message.
+Each measurement has a fresh queue and a warm-up; systems alternate; what is shown is the median.
+    messages/s          of the whole run
+    CPU s per 1,000     user and system time of all server processes, ended ones included
+    busy                of the server's core; well below 100 % the client or the sink was the limit
+    other               CPU use by anybody else, in cores: kernel threads, your editor. If it is
+                        above OTHER_MAX, measured again, twice at most, and marked if it stays.
+Postfix is tuned as its TUNING_README says: no rate or count limits, no in-flow delay, no lookups, many
+processes, warm processes. It logs to nobody (there is no syslogd); Kilat writes its usual log file.
+
+To add a system: a class with start, stop, delivered, and a row in SYSTEMS.
+"""
+import argparse
+import json
+import os
+import pathlib
+import pwd
+import grp
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from lib.kilat import HOLD, Kilat, smarthost  # noqa: E402
+from lib.net import RawSmtp, free_port, wait_until  # noqa: E402
+from lib.postfix_tools import program  # noqa: E402
+
+SESSIONS = 100
+ROUND = 10_000              # messages of one smtp-source: 100 on each kept connection
+WARM_UP = 2_000
+OTHER_MAX = 0.25
+POSTFIX = ROOT / "build/tools/postfix/usr"
+SCENARIOS = [("accept", "kept"), ("accept", "one"), ("relay", "kept"), ("relay", "one")]
+
+
+# -- CPU time ----------------------------------------------------------------------------------
+
+class Cgroup:
+    """All processes started inside, ended ones too; None-like when cgroups cannot be used."""
+
+    def __init__(self, name):
+        self.path = self.file = None
+        for root, file in (("/sys/fs/cgroup/cpuacct", "cpuacct.usage"),
+                           ("/sys/fs/cgroup", "cpu.stat")):
+            path = pathlib.Path(root) / f"kilat-bench-{name}-{os.getpid()}"
+            try:
+                path.mkdir()
+                (path / file).read_text()
+                self.path, self.file = path, path / file
+                return
+            except OSError:
+                continue
+
+    def __bool__(self):
+        return self.path is not None
+
+    def enter(self):
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def seconds(self):
+        text = self.file.read_text()
+        found = re.search(r"usage_usec (\d+)", text)
+        return int(found[1]) / 1e6 if found else int(text) / 1e9
+
+    def remove(self):
+        for _ in range(100):
+            try:
+                self.path.rmdir()
+                return
+            except OSError:
+                time.sleep(0.05)
+
+
+def tree_seconds(pid):
+    """The same from /proc: each process of the tree, and the ended ones its parent waited for."""
+    ticks, total, todo = os.sysconf("SC_CLK_TCK"), 0, [pid]
+    while todo:
+        at = todo.pop()
+        try:
+            fields = pathlib.Path(f"/proc/{at}/stat").read_text().rsplit(")", 1)[1].split()
+            total += sum(map(int, fields[11:15]))
+            for task in pathlib.Path(f"/proc/{at}/task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue
+    return total / ticks
+
+
+def machine_busy():
+    """CPU seconds that all cores together were not idle."""
+    fields = list(map(int, pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+# -- the systems -------------------------------------------------------------------------------
+
+class KilatSystem:
+    name = "Kilat"
+    rounds = 5
+
+    def __init__(self, folder, scenario, sink_port):
+        route = HOLD if scenario == "accept" else smarthost(sink_port)
+        self.kilat = Kilat(folder, build=OPTIONS.build, workers=1, route={"*": route},
+                           wrap=["taskset", "-c", "0"], queue={"lease": "5s"},
+                           limits={"content_memory_max": "256m"},
+                           relay={"per_destination_max": 50, "connections_max": 200},
+                           log={"format": "plain"})
+
+    def start(self):
+        self.kilat.start()
+        self.port, self.pid = self.kilat.port, self.kilat.process.pid
+
+    def delivered(self):
+        return int(self.kilat.metrics()["recipients_delivered_total"])
+
+    def stop(self):
+        self.kilat.stop()
+
+
+MAIN_CF = """
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+command_directory = {usr}/sbin
+daemon_directory = {usr}/lib/postfix/sbin
+meta_directory = {folder}
+shlib_directory = {usr}/lib/postfix
+import_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH={usr}/lib/postfix
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = postfix.test
+mydestination =
+alias_maps =
+local_recipient_maps =
+local_transport = error:none
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+relayhost = [127.0.0.1]:{sink}
+smtp_dns_support_level = disabled
+smtp_host_lookup = native
+smtpd_peername_lookup = no
+smtputf8_enable = no
+default_process_limit = 150
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+smtpd_client_message_rate_limit = 0
+smtpd_client_recipient_rate_limit = 0
+in_flow_delay = 0
+default_destination_concurrency_limit = 50
+initial_destination_concurrency = 50
+qmgr_message_active_limit = 40000
+max_use = 10000
+max_idle = 600s
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_recipient_restrictions = {hold}permit_mynetworks, reject
+"""
+
+MASTER_CF = """
+127.0.0.1:{port} inet n - n - 120 smtpd
+cleanup   unix n - n - 0   cleanup
+qmgr      unix n - n 300 1 qmgr
+rewrite   unix - - n - -   trivial-rewrite
+bounce    unix - - n - 0   bounce
+defer     unix - - n - 0   bounce
+trace     unix - - n - 0   bounce
+verify    unix - - n - 1   verify
+flush     unix n - n 1000? 0 flush
+proxymap  unix - - n - -   proxymap
+smtp      unix - - n - 120 smtp
+relay     unix - - n - 120 smtp
+error     unix - - n - -   error
+retry     unix - - n - -   error
+discard   unix - - n - -   discard
+anvil     unix - - n - 1   anvil
+scache    unix - - n - 1   scache
+"""
+
+
+def need_postfix_accounts():
+    """As the package names them."""
+    for kind, name, look, command in (
+            ("group", "postdrop", grp.getgrnam, ["groupadd", "--system", "postdrop"]),
+            ("user", "postfix", pwd.getpwnam, ["useradd", "--system", "--no-create-home", "--shell",
+                                               "/usr/sbin/nologin", "--user-group", "postfix"])):
+        try:
+            look(name)
+        except KeyError:
+            print(f"making the system {kind} {name}", file=sys.stderr)
+            subprocess.run(command, check=True)
+
+
+class PostfixSystem:
+    name = "Postfix"
+    rounds = 1
+
+    def __init__(self, folder, scenario, sink_port):
+        self.folder, self.port = folder, free_port()
+        owner, drop = pwd.getpwnam("postfix").pw_uid, grp.getgrnam("postdrop").gr_gid
+        hold = "check_client_access static:HOLD, " if scenario == "accept" else ""
+        for name in ("data", "queue"):
+            (folder / name).mkdir(parents=True)
+        os.chown(folder / "data", owner, -1)
+        for name in ("active bounce corrupt defer deferred flush hold incoming private saved "
+                     "trace maildrop public pid").split():
+            (folder / "queue" / name).mkdir(mode=0o700)
+            os.chown(folder / "queue" / name, 0 if name == "pid" else owner, -1)
+        for name, mode in (("maildrop", 0o730), ("public", 0o710), ("pid", 0o755)):
+            os.chown(folder / "queue" / name, -1, 0 if name == "pid" else drop)
+            (folder / "queue" / name).chmod(mode)
+        (folder / "main.cf").write_text(MAIN_CF.format(folder=folder, usr=POSTFIX, sink=sink_port,
+                                                       hold=hold))
+        (folder / "master.cf").write_text(MASTER_CF.format(port=self.port))
+
+    def start(self):
+        env = dict(os.environ, LD_LIBRARY_PATH=f"{POSTFIX}/lib/postfix", MAIL_CONFIG=self.folder)
+        with open(self.folder / "master.log", "w") as log:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", "0", f"{POSTFIX}/lib/postfix/sbin/master", "-c", self.folder,
+                 "-d"], env=env, stdout=log, stderr=log, start_new_session=True)
+        self.pid = self.process.pid
+        wait_until(self._answers, 30, lambda: (self.folder / "master.log").read_text())
+
+    def _answers(self):
+        assert self.process.poll() is None, (self.folder / "master.log").read_text()
+        try:
+            with RawSmtp(self.port) as raw:
+                return raw.reply().code == 220
+        except OSError:
+            return False
+
+    def delivered(self):
+        """What was taken and is in no queue any more."""
+        left = sum(len(files) for name in ("incoming", "active", "deferred")
+                   for _, _, files in os.walk(self.folder / "queue" / name))
+        return self.taken - left
+
+    taken = 0       # set by the measurement
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(30)
+
+
+SYSTEMS = [KilatSystem, PostfixSystem]
+
+
+# -- one measurement ---------------------------------------------------------------------------
+
+def on_client_core(command, **more):
+    return subprocess.Popen(["taskset", "-c", "1", *map(str, command)], stdout=subprocess.DEVNULL,
+                            **more)
+
+
+def push(port, count, connections):
+    """smtp-source; returns when every message has its 250."""
+    keep = ["-d"] if connections == "kept" else []
+    client = on_client_core([program("smtp-source"), "-s", SESSIONS, "-m", count, "-l",
+                             OPTIONS.size, "-f", "from@sender.test", "-t", "to@rcpt.test", *keep,
+                             f"127.0.0.1:{port}"], stderr=subprocess.PIPE)
+    _, errors = client.communicate(timeout=600)
+    assert client.returncode == 0, errors.decode()
+
+
+def children_seconds():
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def start_sink():
+    port = free_port()
+    user = ["-u", "root"] if os.geteuid() == 0 else []
+    sink = on_client_core([program("smtp-sink"), *user, f"127.0.0.1:{port}", "4096"],
+                          start_new_session=True)
+    wait_until(lambda: _listens(port), 10, "smtp-sink")
+    return sink, port
+
+
+def _listens(port):
+    try:
+        with RawSmtp(port):
+            return True
+    except OSError:
+        return False
+
+
+def measure(system_class, scenario, connections, folder):
+    sink, sink_port = start_sink()
+    group = Cgroup(system_class.name.lower())
+    system = system_class(folder, scenario, sink_port)
+    try:
+        if group:
+            start_inside(group, system)
+        else:
+            system.start()
+
+        def seconds():
+            return group.seconds() if group else tree_seconds(system.pid)
+        system.taken = WARM_UP
+        push(system.port, WARM_UP, connections)
+        if scenario == "relay":
+            wait_until(lambda: system.delivered() >= WARM_UP, 120, "the warm-up")
+        time.sleep(0.5)
+        count = ROUND * (OPTIONS.rounds or system_class.rounds)
+        system.taken += count
+        own, busy, client = seconds(), machine_busy(), children_seconds() + os.times().user
+        sinks = tree_seconds(sink.pid)
+        began = time.monotonic()
+        for _ in range(count // ROUND):
+            push(system.port, ROUND, connections)
+        if scenario == "relay":
+            wait_until(lambda: system.delivered() >= system.taken, 300,
+                       lambda: f"{system.delivered()} of {system.taken}", 0.02)
+        elapsed = time.monotonic() - began
+        own = seconds() - own
+        others = machine_busy() - busy - own - (tree_seconds(sink.pid) - sinks) - \
+            (children_seconds() + os.times().user - client)
+        return {"rate": count / elapsed, "cpu": own / count * 1000, "busy": own / elapsed,
+                "other": max(0.0, others / elapsed), "messages": count, "seconds": elapsed,
+                "accounting": "cgroup" if group else "/proc"}
+    finally:
+        system.stop()
+        sink.kill()
+        sink.wait()
+        if group:
+            group.remove()
+
+
+def start_inside(group, system):
+    """The server's processes are born in the group; we and the client stay outside."""
+    home = {}
+    for line in pathlib.Path("/proc/self/cgroup").read_text().split("\n"):
+        if line:
+            _, controllers, path = line.split(":", 2)
+            home[controllers] = path
+    if "cpuacct" in str(group.path.parent):
+        key = next(k for k in home if "cpuacct" in k.split(","))
+    else:
+        key = ""
+    back = pathlib.Path(str(group.path.parent) + home.get(key, "/").rstrip("/")) / "cgroup.procs"
+    group.enter()
+    try:
+        system.start()
+    finally:
+        back.write_text(str(os.getpid()))
+
+
+def undisturbed(system_class, scenario, connections, where):
+    for attempt in range(3):
+        found = measure(system_class, scenario, connections, next(where))
+        found["disturbed"] = found["other"] > OTHER_MAX
+        if not found["disturbed"]:
+            break
+    return found
+
+
+# -- the report --------------------------------------------------------------------------------
+
+def folders(base):
+    """A new one each time; old ones stay until the end, because freed inodes are slow to reuse."""
+    number = 0
+    while True:
+        number += 1
+        path = base / str(number)
+        path.mkdir(parents=True)
+        yield path
+
+
+def table(results):
+    rows = ["| scenario | connections | Kilat/s | Postfix/s | ratio | Kilat CPU s per 1,000 | "
+            "Postfix CPU s per 1,000 | ratio | busy K/P | other K/P |",
+            "|---|---|---|---|---|---|---|---|---|---|"]
+    for scenario, connections in SCENARIOS:
+        key = f"{scenario} {connections}"
+        if key not in results:
+            continue
+        k, p = (median(results[key][s.name]) for s in SYSTEMS)
+        mark = "" if not (k["disturbed"] or p["disturbed"]) else " (disturbed)"
+        rows.append(f"| {scenario}{mark} | {connections} | {k['rate']:,.0f} | {p['rate']:,.0f} | "
+                    f"{k['rate'] / p['rate']:.1f} | {k['cpu']:.3f} | {p['cpu']:.3f} | "
+                    f"{p['cpu'] / k['cpu']:.1f} | {k['busy']:.0%} / {p['busy']:.0%} | "
+                    f"{k['other']:.2f} / {p['other']:.2f} |")
+    return "\n".join(rows)
+
+
+def median(found):
+    return {"rate": statistics.median(f["rate"] for f in found),
+            "cpu": statistics.median(f["cpu"] for f in found),
+            "busy": statistics.median(f["busy"] for f in found),
+            "other": statistics.median(f["other"] for f in found),
+            "disturbed": any(f["disturbed"] for f in found)}
+
+
+def syscalls(scenario, folder):
+    """System calls of the gateway per message, 100 messages a connection, by strace -c -f."""
+    assert shutil.which("strace"), "strace is missing: apt-get install strace"
+    sink, sink_port = start_sink()
+    system = KilatSystem(folder, scenario, sink_port)
+    system.start()
+    try:
+        push(system.port, WARM_UP, "kept")
+        if scenario == "relay":
+            wait_until(lambda: system.delivered() >= WARM_UP, 60, "the warm-up")
+        path = folder / "strace"
+        trace = subprocess.Popen(["strace", "-c", "-f", "-o", str(path), "-p", str(system.pid)],
+                                 stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        push(system.port, ROUND, "kept")
+        if scenario == "relay":
+            wait_until(lambda: system.delivered() >= WARM_UP + ROUND, 120, "delivery")
+        trace.send_signal(2)
+        trace.wait(20)
+        calls = {}
+        for line in path.read_text().split("\n"):
+            fields = line.split()
+            if len(fields) >= 5 and fields[0][:1].isdigit() and fields[3].isdigit():
+                calls[fields[-1]] = int(fields[3])
+        calls.pop("total", None)
+        return {name: n / ROUND for name, n in sorted(calls.items(), key=lambda c: -c[1])}
+    finally:
+        system.stop()
+        sink.kill()
+        sink.wait()
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description="Kilat and Postfix side by side; see the top of this file.")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help=f"of {ROUND} messages; default by system")
+    parser.add_argument("--size", type=int, default=10240, help="octets of a message")
+    parser.add_argument("--only", help="scenarios such as \"accept kept,relay one\"")
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build/bench",
+                        help="where queues are, for both; should be the disk you care about")
+    parser.add_argument("--json", type=pathlib.Path, help="every single measurement")
+    parser.add_argument("--syscalls", action="store_true", help="Kilat only: system calls a message")
+    return parser.parse_args()
+
+
+def main():
+    base = OPTIONS.dir / time.strftime("%Y%m%d-%H%M%S")
+    base.mkdir(parents=True)
+    subprocess.run(["chattr", "+T", str(base)], stderr=subprocess.DEVNULL)
+    where = folders(base)
+    try:
+        if OPTIONS.syscalls:
+            for scenario in ("accept", "relay"):
+                calls = syscalls(scenario, next(where))
+                print(f"{scenario}: {sum(calls.values()):.2f} system calls a message: " +
+                      ", ".join(f"{k} {v:.3f}" for k, v in list(calls.items())[:8]))
+            return 0
+        need_postfix_accounts()
+        wanted = [w.strip() for w in OPTIONS.only.split(",")] if OPTIONS.only else None
+        results = {}
+        for number in range(OPTIONS.repeat):
+            for scenario, connections in SCENARIOS:
+                key = f"{scenario} {connections}"
+                if wanted and key not in wanted:
+                    continue
+                for system in (SYSTEMS if number % 2 == 0 else SYSTEMS[::-1]):
+                    found = undisturbed(system, scenario, connections, where)
+                    results.setdefault(key, {}).setdefault(system.name, []).append(found)
+                    print(f"{number + 1}/{OPTIONS.repeat} {key:12} {system.name:8} "
+                          f"{found['rate']:9,.0f}/s  {found['cpu']:.3f} CPU s per 1,000  "
+                          f"busy {found['busy']:.0%}  other {found['other']:.2f}"
+                          f"{'  DISTURBED' if found['disturbed'] else ''}",
+                          file=sys.stderr, flush=True)
+        print(f"{OPTIONS.size} octets, {SESSIONS} sessions, median of {OPTIONS.repeat}; durability "
+              "of both: fsync before 250\n")
+        print(table(results))
+        if OPTIONS.json:
+            OPTIONS.json.write_text(json.dumps(results, indent=1))
+        return 0
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    OPTIONS = parse()
+    sys.exit(main())
