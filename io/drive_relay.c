@@ -323,6 +323,7 @@ static void close_outbound(struct outbound *o, bool gently)
     if (o->is_closing)
         return;
     o->is_closing = true;
+    relay_pool_slot_closing(o->r->pool, o->slot);
     wheel_clear(&o->r->w->wheel, &o->timer);
     if (gently)
         conn_finish(o->conn);
@@ -399,6 +400,7 @@ static void on_open(struct conn *c, int result)
     wheel_clear(&o->r->w->wheel, &o->timer);
     if (result < 0) {
         smtp_client_lost(&o->client, OUTCOME_CONNECT, strerror(-result));
+        relay_pool_slot_closing(o->r->pool, o->slot);
         o->is_closing = true;
         return;
     }
@@ -429,6 +431,7 @@ static void on_sent(struct conn *c, uint64_t sent)
 {
     struct outbound *o = c->owner;
     unpin(o, sent);
+    smtp_client_progress(&o->client, &o->r->w->now);
     if (!o->is_closing)
         pump_outbound(o);
 }

@@ -34,7 +34,7 @@ enum relay_dest_state {
 };
 
 struct relay_dest {
-    struct list node; /* on the pool's turn list while it may have work */
+    struct list node; /* on one of the pool's lists: turns, starved, resting; or on none */
     struct relay_dest *hash_next;
     char key[DEST_KEY_MAX];
     const struct config_route *route; /* borrowed; NULL: not in the configuration any more */
@@ -42,6 +42,7 @@ struct relay_dest {
     struct list waiting; /* deliveries */
     uint32_t waiting_count;
     struct list slots;
+    struct list offers;  /* slots that may take a delivery now */
     uint32_t slot_count; /* all states but IDLE */
     uint32_t connecting_count;
     struct relay_host *hosts; /* owned; in order of preference */
@@ -49,7 +50,9 @@ struct relay_dest {
     size_t host_next;        /* the host that new connections try */
     int64_t hosts_expire_ms; /* monotonic: resolve again after this */
     int64_t not_before_ms;
-    uint32_t failures; /* rounds over all hosts that failed, in a row */
+    uint32_t failures;           /* rounds over all hosts that failed, in a row */
+    struct rcpt_outcome failure; /* in BACKOFF: why; its text is in failure_text */
+    char failure_text[256];
 };
 
 enum relay_slot_state { SLOT_CONNECTING, SLOT_READY, SLOT_BUSY, SLOT_DRAINING };
@@ -64,6 +67,9 @@ struct relay_slot {
     uint32_t messages;     /* transactions given in all */
     int64_t idle_since_ms; /* monotonic; with READY */
     void *conn;            /* the driver's */
+    struct list offer;     /* on its dest's offers, while it may take a delivery */
+    struct list idle; /* on the pool's idle list while READY, on quits while it is to be closed */
+    bool is_closing;  /* the driver closes it: it takes nothing more, and needs no QUIT */
 };
 
 enum relay_action_kind {
@@ -101,6 +107,8 @@ void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
 void relay_pool_connected(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
 /* The slot could take one more delivery (the client's overlap): relay_pool_next may answer SEND. */
 void relay_pool_can_overlap(struct relay_pool *p, struct relay_slot *slot);
+/* The driver has begun to close the connection: it takes nothing more. */
+void relay_pool_slot_closing(struct relay_pool *p, struct relay_slot *slot);
 /* One transaction of the slot is over, whatever came of it. */
 void relay_pool_sent(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
 /* The connection is gone; failure NULL: in good order, or after it had served (a stale connection
