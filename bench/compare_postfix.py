@@ -15,14 +15,14 @@ What is compared
                spares its queue manager any work. Both answer 250 after an fsync.
     relay      mail is taken and delivered to smtp-sink; the clock stops when the last one is there.
     kept       100 messages on each client connection;  one: a connection for each message.
-Each measurement has a fresh queue and a warm-up; systems alternate; what is shown is the median.
+Each measurement has a fresh queue and a warm-up; systems alternate; the table shows medians.
     messages/s          of the whole run
     CPU s per 1,000     user and system time of all server processes, ended ones included
-    busy                of the server's core; well below 100 % the client or the sink was the limit
+    busy                of the server's core; well below 100 %: the client or the sink was the limit
     other               CPU use by anybody else, in cores: kernel threads, your editor. If it is
                         above OTHER_MAX, measured again, twice at most, and marked if it stays.
-Postfix is tuned as its TUNING_README says: no rate or count limits, no in-flow delay, no lookups, many
-processes, warm processes. It logs to nobody (there is no syslogd); Kilat writes its usual log file.
+Postfix is tuned as its TUNING_README says: no rate or count limits, no in-flow delay, no lookups,
+many warm processes. It logs to nobody (there is no syslogd); Kilat writes its usual log file.
 
 To add a system: a class with start, stop, delivered, and a row in SYSTEMS.
 """
@@ -454,7 +454,8 @@ def parse():
     parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build/bench",
                         help="where queues are, for both; should be the disk you care about")
     parser.add_argument("--json", type=pathlib.Path, help="every single measurement")
-    parser.add_argument("--syscalls", action="store_true", help="Kilat only: system calls a message")
+    parser.add_argument("--syscalls", action="store_true",
+                        help="Kilat only: system calls per message")
     return parser.parse_args()
 
 
