@@ -20,7 +20,8 @@
 #include "core/base/wheel.h"
 #include "io/ring.h"
 
-#define CONN_HELD_MAX  (1024 * 1024)
+#define CONN_HELD_MAX                                                                              \
+    (2 * RING_BUFFERS_MAX * RING_BUFFER_SIZE) /* what a ring can bring until a cancel works */
 #define CONN_LINGER_MS 2000
 
 struct conn;
