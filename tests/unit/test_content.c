@@ -271,6 +271,17 @@ static void many_fields_are_refused(void **state)
     buf_done(&wire);
 }
 
+/* P-86: the limit itself is still in. */
+static void the_header_size_is_exact(void **state)
+{
+    for (uint32_t over = 0; over < 2; over++) {
+        t.server.limits.header_size_max = sizeof FULL - 1 - over;
+        struct result r = run(make_message("a@b.c"), SLICE(FULL "\r\n" DOT), 7, 3);
+        assert_int_equal(r.reply, over ? REPLY_HEADER_TOO_BIG : REPLY_OK);
+        free(r.content);
+    }
+}
+
 static void a_null_sender_needs_a_from(void **state)
 {
     /* P-90 */
@@ -400,6 +411,7 @@ int main(void)
         TEST(byte_by_byte),
         TEST(cut_anywhere),
         TEST(many_fields_are_refused),
+        TEST(the_header_size_is_exact),
         TEST(a_null_sender_needs_a_from),
         TEST(for_is_only_for_one),
         TEST(helo_is_with_smtp),

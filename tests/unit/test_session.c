@@ -331,6 +331,28 @@ static void many_recipients_once_each(void **state)
     }
 }
 
+/* The table of recipients goes with its transaction, however that ends. */
+static void the_next_transaction_knows_no_recipient(void **state)
+{
+    static const char *const ends[] = { "RSET\r\n", HELLO, "DATA\r\n.\n\r\n.\r\n",
+                                        "DATA\r\n.\r\n" };
+    say(HELLO);
+    for (size_t i = 0; i <= ARRAY_LEN(ends); i++) {
+        say("MAIL FROM:<a@b.example>\r\n");
+        flush();
+        for (int n = 0; n < 50; n++)
+            say_rcpt('e', n);
+        assert_int_equal(s.message->rcpt_count, 50);
+        if (i == ARRAY_LEN(ends))
+            break;
+        say(ends[i]);
+        if (s.wait != SMTP_WAIT_COMMIT)
+            continue;
+        message_unref(smtp_session_take_message(&s));
+        smtp_session_verdict(&s, SMTP_QUEUED, "x", &t.now);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -349,6 +371,7 @@ int main(void)
         TEST(commands_and_refusals_are_counted),
         TEST(the_body_begins_behind_the_empty_line),
         TEST(many_recipients_once_each),
+        TEST(the_next_transaction_knows_no_recipient),
     };
     return cmocka_run_group_tests_name("session", tests, NULL, NULL);
 }

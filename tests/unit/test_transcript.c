@@ -38,7 +38,8 @@ struct play {
     struct smtp_session s;
     char client[64]; /* where it comes from; the session borrows it */
     bool is_open;
-    struct buf inbox;        /* what the client said and the session has not taken */
+    struct buf inbox;        /* what the client said */
+    uint32_t taken;          /* octets of inbox that the session has taken */
     struct buf said;         /* what the server said and the file has not shown */
     struct message *message; /* owned; the last one handed over */
     char *content;           /* owned; what of it was not shown yet; NULL: not looked at */
@@ -67,16 +68,26 @@ static void listen_to_server(struct play *p)
     buf_done(&p->s.out);
 }
 
+static void forget_inbox(struct play *p)
+{
+    buf_clear(&p->inbox);
+    p->taken = 0;
+}
+
 static void feed(struct play *p)
 {
-    while (p->inbox.len > 0 && p->s.wait != SMTP_WAIT_COMMIT && !p->failed) {
-        size_t n = p->piece && p->piece < p->inbox.len ? p->piece : p->inbox.len;
-        size_t taken = smtp_session_input(&p->s, slice_of(p->inbox.ptr, n), &p->t.now);
-        listen_to_server(p);
+    while (p->taken < p->inbox.len && p->s.wait != SMTP_WAIT_COMMIT && !p->failed) {
+        struct slice rest = slice_skip(buf_slice(&p->inbox), p->taken);
+        struct slice piece = slice_head(rest, p->piece ? p->piece : rest.len);
+        size_t taken = smtp_session_input(&p->s, piece, &p->t.now);
+        if (p->s.out.len > 0)
+            listen_to_server(p);
         if (taken == 0)
             fail(p, "the session takes nothing");
-        buf_consume(&p->inbox, (uint32_t)taken);
+        p->taken += (uint32_t)taken;
     }
+    if (p->taken == p->inbox.len)
+        forget_inbox(p);
 }
 
 /* The client stops speaking: everything it said so far goes out. */
@@ -136,7 +147,7 @@ static void on_session(struct play *p, struct slice rest)
     test_server_init(&p->t);
     snprintf(p->client, sizeof p->client, "%.*s",
              SLICE_ARG(has_address ? slice_skip(rest, 5) : SLICE("192.0.2.1")));
-    buf_clear(&p->inbox);
+    forget_inbox(p);
     buf_clear(&p->said);
     smtp_session_init(&p->s, &p->t.server, is_trusted, slice_str(p->client), &p->t.now);
     p->is_open = true;
