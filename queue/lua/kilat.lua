@@ -86,11 +86,13 @@ local function take(tag, worker, ids)
     return {}, {}
   end
   local key = tag .. 'w:' .. worker
-  local items, found, lost = redis.call('HMGET', key, unpack(ids)), {}, {}
+  local items, found, lost, seen = redis.call('HMGET', key, unpack(ids)), {}, {}, {}
   for i = 1, #ids do
-    if items[i] then
+    if items[i] and not seen[ids[i]] then
+      seen[ids[i]] = true
       found[#found + 1] = ids[i]
     else
+      items[i] = false -- said twice, it is over once
       lost[#lost + 1] = ids[i]
     end
   end
