@@ -173,6 +173,7 @@ def test_sigterm_under_load(gateways):
             while not stopped.is_set():
                 try:
                     with smtplib.SMTP("127.0.0.1", kilat.port, "client.test", timeout=20) as s:
+                        s.ehlo()
                         for _ in range(50):
                             s.mail("a@sender.test")
                             s.rcpt("b@rcpt.test")
@@ -180,14 +181,15 @@ def test_sigterm_under_load(gateways):
                             if code == 250:
                                 acked.append(queue_id(text))
                 except (OSError, smtplib.SMTPException):
-                    if kilat.process.poll() is not None:
-                        return
+                    time.sleep(0.05)
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
             clients = [pool.submit(client, n) for n in range(20)]
-            wait_until(lambda: len(acked) > 200, 60, "some load")
-            kilat.process.send_signal(signal.SIGTERM)
-            code = kilat.process.wait(30)
-            stopped.set()
+            try:
+                wait_until(lambda: len(acked) > 200, 60, "some load")
+                kilat.process.send_signal(signal.SIGTERM)
+                code = kilat.process.wait(30)
+            finally:
+                stopped.set()
             for c in clients:
                 c.result(30)
         assert code == 0, kilat.tail()
