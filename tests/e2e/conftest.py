@@ -5,6 +5,7 @@ conftest - what every end-to-end test gets: a folder of its own with a short pat
 """
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -14,10 +15,24 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from lib.kilat import Kilat, smarthost  # noqa: E402
 from lib.mx import Mx  # noqa: E402
 
+TEST_S = 240
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "release: measures; only on the build that ships")
     config.addinivalue_line("markers", "sanitized: only on the build with sanitizers")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """No test may hang: after TEST_S seconds it fails where it stands."""
+    def too_long(*_):
+        raise AssertionError(f"the test took more than {TEST_S} s")
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(TEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.hookimpl(hookwrapper=True)

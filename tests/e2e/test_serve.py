@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import smtplib
+import socket
 import threading
 import time
 
@@ -70,11 +71,11 @@ def test_check_tells_what_the_kernel_offers(gateways):
 
 
 def test_port_in_use(gateways):
-    first = gateways("a")
-    taken = f"127.0.0.1:{first.port}"
-    second = gateways("b", start=False, listener={"t": {"bind": [taken],
-                                                        "networks": ["127.0.0.0/8"]}})
-    done = second.command("serve")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = "127.0.0.1:%d" % other.getsockname()[1]
+        kilat = gateways(start=False, listener={"t": {"bind": [taken],
+                                                      "networks": ["127.0.0.0/8"]}})
+        done = kilat.command("serve")
     assert done.returncode not in (0, -6, 99), done
     assert taken in done.stderr + done.stdout
 

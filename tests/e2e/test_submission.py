@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lib.kilat import HOLD, message, send
+from lib.kilat import HOLD, is_sanitized, message, send
 from lib.net import RawSmtp, queue_id, stuff, wait_until
 
 
@@ -107,7 +107,7 @@ def test_long_command_line(kilat):
         raw.send(b"\r\nNOOP\r\n")
         assert raw.reply().code == 500
         assert raw.reply().code == 250
-        assert kilat.rss() - before < 3_000_000
+        assert is_sanitized() or kilat.rss() - before < 3_000_000
 
 
 def test_size_limit(kilat):
@@ -193,7 +193,7 @@ def test_client_that_does_not_read(gateways):
     except TimeoutError:
         pass
     assert queue_id(send(kilat.port, message(1024)))
-    assert kilat.rss() - before < 8_000_000
+    assert is_sanitized() or kilat.rss() - before < 8_000_000
     deaf.sock.close()
 
 
