@@ -281,16 +281,24 @@ struct linger_timer {
     struct conn *conn;
 };
 
+/* The connection ends by then, whatever its peer does. */
+static void set_linger(struct conn *c, int64_t wait_ms)
+{
+    if (!c->linger) {
+        struct linger_timer *l = mem_zalloc(sizeof *l);
+        l->conn = c;
+        wheel_timer_init(&l->timer, on_linger_over);
+        c->linger = &l->timer;
+    }
+    wheel_set(c->table->wheel, c->linger, c->table->now->mono_ms + wait_ms);
+}
+
 static void start_linger(struct conn *c)
 {
-    struct linger_timer *l = mem_zalloc(sizeof *l);
     c->state = CONN_LINGER;
     ring_shutdown(c->table->ring, c->socket, SHUT_WR, tag_of(c, RING_SHUTDOWN));
     c->in_flight++;
-    l->conn = c;
-    wheel_timer_init(&l->timer, on_linger_over);
-    c->linger = &l->timer;
-    wheel_set(c->table->wheel, c->linger, c->table->now->mono_ms + CONN_LINGER_MS);
+    set_linger(c, CONN_LINGER_MS);
     c->is_paused = false;
     arm_recv(c);
 }
@@ -307,6 +315,7 @@ void conn_finish(struct conn *c)
         return;
     }
     c->close_after_send = true;
+    set_linger(c, CONN_FLUSH_MS);
     mark_dirty(c);
 }
 

@@ -23,6 +23,8 @@
 #define CONN_HELD_MAX                                                                              \
     (2 * RING_BUFFERS_MAX * RING_BUFFER_SIZE) /* what a ring can bring until a cancel works */
 #define CONN_LINGER_MS 2000
+#define CONN_FLUSH_MS                                                                              \
+    30000 /* a peer that does not read what was said last is not waited for longer */
 
 struct conn;
 
@@ -67,7 +69,7 @@ struct conn {
     uint64_t queued;                 /* octets ever appended, up to the last flush */
     uint64_t sent;                   /* octets that have left */
     struct sockaddr *peer;           /* owned; only while CONNECTING */
-    struct wheel_timer *linger;      /* owned; only in LINGER */
+    struct wheel_timer *linger;      /* owned; from conn_finish on */
 };
 
 struct conn_table {

@@ -304,6 +304,14 @@ static void count_busy(struct submission *s)
 }
 
 static void begin_commit(struct submission *s);
+static void stream_done(struct submission *s);
+
+/* A streamed message that was refused or dropped: its chunks are not waited for, and vanish. */
+static bool stream_is_orphaned(const struct submission *s)
+{
+    return s->stream && !s->stream->is_committing && s->session.state != SMTP_DATA &&
+           s->session.state != SMTP_COMMIT;
+}
 
 /* Sends what the session said, does what it waits for, and moves its deadline. A deadline that only
  * moved away is left alone: the timer looks again when it fires. */
@@ -311,6 +319,8 @@ static void after_event(struct submission *s)
 {
     send_replies(s);
     count_busy(s);
+    if (stream_is_orphaned(s))
+        stream_done(s);
     if (s->session.wait == SMTP_WAIT_CLOSE) {
         if (!s->is_over)
             conn_finish(s->conn);
