@@ -454,9 +454,10 @@ static bool repeat_claim(struct queue_model *m, struct model_worker *w, long lon
 {
     if (seq == 0 || w->claim < seq)
         return false;
-    char ids[sizeof w->claimed];
+    char ids[sizeof w->claimed], *rest;
     memcpy(ids, w->claimed, sizeof ids);
-    for (char *id = strtok(ids, " "); id && w->claim == seq; id = strtok(NULL, " ")) {
+    for (char *id = strtok_r(ids, " ", &rest); id && w->claim == seq;
+         id = strtok_r(NULL, " ", &rest)) {
         struct model_delivery *d = find_in(&m->leased, id, w->name);
         if (d) {
             put(m, d->id);
@@ -743,9 +744,10 @@ static void call_revive(struct queue_model *m, const struct call *c)
 /* The new deliveries of one resplit, in the order of its text. */
 static int split_into(struct queue_model *m, char *text, struct model_delivery **out, int max)
 {
+    char *rest;
     int n = 0;
-    strtok(text, "\n");
-    for (char *line; (line = strtok(NULL, "\n")) && n < max; n++) {
+    strtok_r(text, "\n", &rest);
+    for (char *line; (line = strtok_r(NULL, "\n", &rest)) && n < max; n++) {
         char *tab = strchr(line, '\t');
         must(tab);
         *tab = 0;

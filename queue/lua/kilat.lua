@@ -176,12 +176,13 @@ local function sift(tag, args, first)
   return stored, refused
 end
 
--- kilat_enq(worker, lease_ms, n, n times: id, item, mode L|R|H, copies, chunks) -> {refused, elsewhere}
--- Queues deliveries: leased, ready or held. copies: deliveries of the message with its first of several,
--- else 0. Comes before the SET b:<id> ... XX of its records in the transaction: it makes them, empty,
--- as its last act, so that a record exists exactly when its deliveries were queued, and nothing is
--- queued twice. refused: queue ids whose chunks are gone, or that were withdrawn. elsewhere: deliveries
--- queued by an earlier try whose lease has since passed on.
+-- kilat_enq(worker, lease_ms, n, n times: id, item, mode L|R|H, copies, chunks) -> {refused,
+--     elsewhere}
+-- Queues deliveries: leased, ready or held. copies: deliveries of the message with its first of
+-- several, else 0. Comes before the SET b:<id> ... XX of its records in the transaction: it makes
+-- them, empty, as its last act, so that a record exists exactly when its deliveries were queued,
+-- and nothing is queued twice. refused: queue ids whose chunks are gone, or that were withdrawn.
+-- elsewhere: deliveries queued by an earlier try whose lease has since passed on.
 local function enq(keys, args)
   local tag, worker, lease, n = tag_of(keys), args[1], args[2], tonumber(args[3])
   local stored, refused = sift(tag, args, 4)
@@ -315,9 +316,9 @@ local function unready(tag, id, item)
 end
 
 -- kilat_cancel(worker, n times: id, item) -> ids not found
--- As if never queued: for a message answered 451 whose transaction may have happened, or may yet. The
--- item says where to look when it is not leased; may be empty. What is not there leaves a mark, so
--- that its transaction cannot arrive late.
+-- As if never queued: for a message answered 451 whose transaction may have happened, or may yet.
+-- The item says where to look when it is not leased; may be empty. What is not there leaves a mark,
+-- so that its transaction cannot arrive late.
 local function cancel(keys, args)
   local tag, gone, missing = tag_of(keys), {}, {}
   local cols = columns(args, 2, 2)
@@ -337,8 +338,9 @@ local function cancel(keys, args)
 end
 
 -- kilat_resplit(worker, n times: id, text) -> lost ids
--- Replaced by other deliveries of the same message, which become ready, at the front. text: their number,
--- then a line "<id>\t<item>" for each; ids with "/<k>" that the message has not had, or the same id alone.
+-- Replaced by other deliveries of the same message, which become ready, at the front. text: their
+-- number, then a line "<id>\t<item>" for each; ids with "/<k>" that the message has not had, or the
+-- same id alone.
 local function resplit(keys, args)
   local tag, now = tag_of(keys), time_ms()
   local cols = columns(args, 2, 2)
@@ -392,8 +394,8 @@ local function claimed_before(tag, worker, seq)
 end
 
 -- kilat_claim(worker, lease_ms, lanes "unb", max, per_dest[, seq]) -> id, item, id, item, ...
--- Leases up to max ready deliveries: lanes in the order given; in each the destination that waited longest,
--- which then goes to the back. The same seq again gives the same deliveries again.
+-- Leases up to max ready deliveries: lanes in the order given; in each the destination that waited
+-- longest, which then goes to the back. The same seq again gives the same deliveries again.
 local function claim(keys, args)
   local tag, worker = tag_of(keys), args[1]
   local left, per_dest, seq = tonumber(args[4]), tonumber(args[5]), tonumber(args[6] or 0)
@@ -404,7 +406,10 @@ local function claim(keys, args)
   local now, leases, names = time_ms(), {}, { args[6] or '0' }
   for lane in string.gmatch(args[3], '.') do
     local dkey = tag .. 'd:' .. lane
-    local dests = left > 0 and redis.call('ZRANGEBYSCORE', dkey, '-inf', now, 'LIMIT', 0, left) or {}
+    local dests = {}
+    if left > 0 then
+      dests = redis.call('ZRANGEBYSCORE', dkey, '-inf', now, 'LIMIT', 0, left)
+    end
     for i = 1, #dests do
       if left == 0 then
         break
@@ -436,8 +441,8 @@ local function claim(keys, args)
   return leases
 end
 
--- Moves about `limit` leases of a worker to the front of their lists, the oldest foremost. Returns how
--- many, and whether that was all.
+-- Moves about `limit` leases of a worker to the front of their lists, the oldest foremost. Returns
+-- how many, and whether that was all.
 local function hand_back(tag, worker, limit, now)
   local key, cursor, back = tag .. 'w:' .. worker, '0', {}
   repeat
@@ -491,7 +496,8 @@ local function reap(tag, worker, limit, now)
 end
 
 -- kilat_tick(limit) -> {moved, reaped, claimable destinations}
--- What is due becomes ready; workers that fell silent lose their leases; about limit of each a call.
+-- What is due becomes ready; workers that fell silent lose their leases; about limit of each a
+-- call.
 local function tick(keys, args)
   local tag, limit, now = tag_of(keys), math.min(tonumber(args[1]), 1000), time_ms()
   local moved, reaped, claimable = make_due_ready(tag, limit, now), 0, 0
@@ -520,8 +526,8 @@ local function beat(keys, args)
     return -1
   end
   if was and tonumber(was) < now then
-    -- Nobody reaped us although we were late: Redis itself was away, and the others are as late as we
-    -- are. They get half a lease to say so.
+    -- Nobody reaped us although we were late: Redis itself was away, and the others are as late as
+    -- we are. They get half a lease to say so.
     local late = redis.call('ZRANGEBYSCORE', hb, '-inf', now, 'LIMIT', 0, 1000)
     for i = 1, #late do
       redis.call('ZADD', hb, 'XX', now + lease / 2, late[i])
@@ -615,7 +621,8 @@ local function list_leased(tag, offset, left)
 end
 
 -- kilat_list(ready|scheduled|leased|held|dead, offset, count) -> rows {id, item, info[, reason]}
--- info: destination (ready, held), due ms (scheduled), worker (leased), died ms (dead, with the reason).
+-- info: destination (ready, held), due ms (scheduled), worker (leased), died ms (dead, with the
+-- reason).
 local function list(keys, args)
   local tag, what, offset, left = tag_of(keys), args[1], tonumber(args[2]), tonumber(args[3])
   if left < 1 then
@@ -650,8 +657,8 @@ local function count_states(keys, args)
     'held', held, 'dead', redis.call('ZCARD', tag .. 'x') }
 end
 
--- Rows {state, id, item, info} of a hash whose id is this one, or begins with this queue id. A message
--- with one delivery is found at once; others have ids that only a scan tells.
+-- Rows {state, id, item, info} of a hash whose id is this one, or begins with this queue id. A
+-- message with one delivery is found at once; others have ids that only a scan tells.
 local function look_up(rows, state, hash, id, info, is_several)
   local item = redis.call('HGET', hash, id)
   if item then
@@ -677,7 +684,7 @@ local function look_through_lists(tag, rows, id, wanted)
       for i = 1, #page do
         if string.sub(page[i], 1, #id) == id then
           local found, item = split_value(page[i])
-          if found == id or (#id == ID_LEN and string.sub(found, ID_LEN + 1, ID_LEN + 1) == '/') then
+          if found == id or #id == ID_LEN and string.sub(found, ID_LEN + 1, ID_LEN + 1) == '/' then
             rows[#rows + 1] = { score == 'inf' and 'held' or 'ready', found, item, dest }
           end
         end
@@ -713,7 +720,8 @@ local function find_rows(tag, id)
 end
 
 -- kilat_find(id) -> rows {state, delivery id, item, info}; none: empty
--- All deliveries of a queue id, or the one of a delivery id. info as in kilat_list; dead: the reason.
+-- All deliveries of a queue id, or the one of a delivery id. info as in kilat_list; dead: the
+-- reason.
 local function find(keys, args)
   return find_rows(tag_of(keys), args[1])
 end
@@ -788,8 +796,9 @@ end
 -- A queue id stands for all its deliveries. "*": 10,000 a call; call again until 0.
 local function kick(keys, args)
   local tag, now, kicked = tag_of(keys), time_ms(), 0
+  local after = string.format('(%.17g', now)
   local ids = args[1] == '*'
-      and redis.call('ZRANGEBYSCORE', tag .. 't', string.format('(%.17g', now), '+inf', 'LIMIT', 0, 10000)
+      and redis.call('ZRANGEBYSCORE', tag .. 't', after, '+inf', 'LIMIT', 0, 10000)
       or ids_in(tag .. 'ti', tag, args[1])
   for i = 1, #ids do
     if redis.call('ZADD', tag .. 't', 'XX', 'CH', 'LT', now, ids[i]) == 1 then
@@ -799,7 +808,8 @@ local function kick(keys, args)
   return kicked
 end
 
--- An item with its attempts forgotten and as long to live, from now, as it had when it was accepted.
+-- An item with its attempts forgotten and as long to live, from now, as it had when it was
+-- accepted.
 local function reborn(item, now)
   local lane, dest, accepted, expires, rest =
       string.match(item, '^([^\t]*)\t([^\t]*)\t%d+\t(%d+)\t(%d+)\t(.*)$')
@@ -830,22 +840,27 @@ local function revive(keys, args)
   return revived
 end
 
+-- Those that move or free may do so while Redis is full.
+local function register(name, callback, flag)
+  redis.register_function { function_name = name, callback = callback, flags = { flag } }
+end
+
 redis.register_function('kilat_enq', enq)
-redis.register_function { function_name = 'kilat_done', callback = done, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_retry', callback = retry, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_release', callback = release, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_dead', callback = dead, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_cancel', callback = cancel, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_resplit', callback = resplit, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_claim', callback = claim, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_tick', callback = tick, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_beat', callback = beat, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_bye', callback = bye, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_list', callback = list, flags = { 'no-writes' } }
-redis.register_function { function_name = 'kilat_count', callback = count_states, flags = { 'no-writes' } }
-redis.register_function { function_name = 'kilat_find', callback = find, flags = { 'no-writes' } }
-redis.register_function { function_name = 'kilat_drop', callback = drop, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_hold', callback = hold, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_free', callback = free, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_kick', callback = kick, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'kilat_revive', callback = revive, flags = { 'allow-oom' } }
+register('kilat_done', done, 'allow-oom')
+register('kilat_retry', retry, 'allow-oom')
+register('kilat_release', release, 'allow-oom')
+register('kilat_dead', dead, 'allow-oom')
+register('kilat_cancel', cancel, 'allow-oom')
+register('kilat_resplit', resplit, 'allow-oom')
+register('kilat_claim', claim, 'allow-oom')
+register('kilat_tick', tick, 'allow-oom')
+register('kilat_beat', beat, 'allow-oom')
+register('kilat_bye', bye, 'allow-oom')
+register('kilat_list', list, 'no-writes')
+register('kilat_count', count_states, 'no-writes')
+register('kilat_find', find, 'no-writes')
+register('kilat_drop', drop, 'allow-oom')
+register('kilat_hold', hold, 'allow-oom')
+register('kilat_free', free, 'allow-oom')
+register('kilat_kick', kick, 'allow-oom')
+register('kilat_revive', revive, 'allow-oom')
