@@ -185,11 +185,18 @@ static struct message *make_bounce(struct settle *s, struct delivery *d, const s
     return bounce;
 }
 
-static enum commit_finish_kind kind_for(const struct settle *s, const struct verdicts *v)
+/* Mail without a sender is never bounced (P-227): it ends as a dead letter, for somebody to see. */
+static bool wants_bounce(const struct settle *s, const struct delivery *d, const struct verdicts *v)
+{
+    return v->failed_count > 0 && s->w->cfg->retry.bounces && bounce_is_due(d->message);
+}
+
+static enum commit_finish_kind kind_for(const struct settle *s, const struct delivery *d,
+                                        const struct verdicts *v)
 {
     if (v->later_count > 0)
         return FINISH_RETRY;
-    return v->failed_count > 0 && !s->w->cfg->retry.bounces ? FINISH_DEAD : FINISH_DONE;
+    return v->failed_count > 0 && !wants_bounce(s, d, v) ? FINISH_DEAD : FINISH_DONE;
 }
 
 static void fill_finish(struct settle *s, struct commit_finish *f, const struct delivery *d,
@@ -206,16 +213,10 @@ static void fill_finish(struct settle *s, struct commit_finish *f, const struct 
     }
 }
 
-/* Mail without a sender is never bounced (P-227): its failure is in the log, and that is all. */
-static bool wants_bounce(const struct settle *s, const struct delivery *d, const struct verdicts *v)
-{
-    return v->failed_count > 0 && s->w->cfg->retry.bounces && bounce_is_due(d->message);
-}
-
 static void conclude(struct settle *s, struct delivery *d, const struct verdicts *v,
                      const char *host, struct slice header)
 {
-    struct commit_finish *f = finish_for(s, d, kind_for(s, v));
+    struct commit_finish *f = finish_for(s, d, kind_for(s, d, v));
     fill_finish(s, f, d, v);
     if (wants_bounce(s, d, v))
         queue_submit_with(s->w->queue, make_bounce(s, d, v, host, header), f);
