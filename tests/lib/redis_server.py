@@ -18,15 +18,16 @@ class Redis:
         self.settings = {"appendonly": "yes", "appendfsync": "always", "save": "",
                          "maxmemory_policy": "noeviction", **settings}
         self.process = None
+        self.first = [("AUTH", settings["requirepass"])] if "requirepass" in settings else []
 
     @property
     def url(self):
         return f"unix://{self.socket}"
 
     def start(self, timeout=20):
-        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir",
-                   str(self.folder), "--logfile", str(self.folder / "redis.log")]
-        for key, value in self.settings.items():
+        command = ["redis-server", "--unixsocket", str(self.socket), "--dir", str(self.folder),
+                   "--logfile", str(self.folder / "redis.log")]
+        for key, value in {"port": "0", **self.settings}.items():
             command += ["--" + key.replace("_", "-"), value]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, start_new_session=True)
@@ -58,21 +59,22 @@ class Redis:
         self.stop()
 
     def call(self, *words):
-        return call(self.socket, *words)
-
-    def queued(self):
-        """Records that are still there: one per message that is not done."""
-        return sum(".b:" in "." + key.split("}", 1)[-1] for key in self.call("KEYS", "*"))
+        return call(self.socket, *words, first=self.first)
 
 
-def call(path, *words):
-    """One command; strings, numbers, lists and None come back, errors are RuntimeError."""
+def call(path, *words, first=()):
+    """One command, after those in `first`; strings, numbers, lists and None come back, errors are
+    RuntimeError."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(10)
         s.connect(str(path))
-        parts = [w if isinstance(w, bytes) else str(w).encode() for w in words]
-        s.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
-        return _read(s.makefile("rb"))
+        f = s.makefile("rb")
+        for command in [*first, words]:
+            parts = [w if isinstance(w, bytes) else str(w).encode() for w in command]
+            s.sendall(b"*%d\r\n" % len(parts) +
+                      b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+            answer = _read(f)
+        return answer
 
 
 def _read(f):
