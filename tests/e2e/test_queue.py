@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kilat queue: looking at the queue and acting on it, while the gateway runs."""
 import re
+import time
 
 import pytest
 
@@ -55,6 +56,31 @@ def test_hold_and_release(gateways, mx):
     assert len(mx.messages) == 1
     kilat.queue("release", dest)
     mx.wait(2)
+
+
+def test_hold_route_is_opened(gateways, mx):
+    """Mail of a hold route goes where the next configuration says, once it is released."""
+    kilat = gateways(route={"*": HOLD})
+    ident = submit(kilat)
+    wait_until(lambda: ident in kilat.queue("list", "held"), 10, "held mail")
+    assert kilat.stop() == 0
+    kilat.reconfigure(route={"*": smarthost(mx.port)})
+    kilat.start()
+    time.sleep(0.5)
+    assert mx.messages == []
+    kilat.queue("release", "all")
+    assert ident.encode() in mx.wait(1)[0].content
+
+
+def test_hold_route_is_released(gateways):
+    """Released while its route still says hold: kept, and nobody is hurt."""
+    kilat = gateways(route={"*": HOLD})
+    ident = submit(kilat)
+    held = wait_until(lambda: kilat.queue("list", "held").splitlines()[1:], 10, "held mail")[0]
+    kilat.queue("release", held.split()[2])
+    time.sleep(2)
+    assert kilat.process.poll() is None, kilat.tail()
+    assert ident in kilat.queue("list")
 
 
 def test_retry_now(gateways, mx):

@@ -125,6 +125,11 @@ class Kilat:
         self.ports = {}                 # listener name -> port of its first bind
         self.admin_port = None
 
+    def reconfigure(self, **changes):
+        """For the next start."""
+        self.settings = merged(self.settings, changes)
+        self.config.write_text(config_text(self.settings))
+
     # -- life ---------------------------------------------------------------------------------
 
     def launch(self):
@@ -172,10 +177,10 @@ class Kilat:
         self.process.wait()
 
     def check(self):
-        """The sanitizers' and must()'s verdict on all runs."""
+        """The verdict of sanitizers and must() on all runs."""
         for run in range(1, self.runs + 1):
             text = (self.folder / f"err.{run}").read_text(errors="replace")
-            for sign in ("Sanitizer", "runtime error:", "must("):
+            for sign in ("Sanitizer", "runtime error:", "broken promise"):
                 assert sign not in text, text[:8000]
 
     def __enter__(self):
