@@ -7,14 +7,15 @@
  * (io/drive_relay.c) reports what happened and carries out what relay_pool_next asks.
  *
  * A destination (dest) has a waiting list, a list of hosts to try, and slots. A slot is one
- * connection:   IDLE -> CONNECTING -> READY <-> BUSY -> DRAINING -> IDLE (freed)
+ * connection:   CONNECTING -> READY <-> BUSY -> DRAINING -> gone
  * Rules: a warm READY slot is used first; another connection is opened when none is READY, limits
  * allow it, and more deliveries wait than the present connections will take soon; connections
  * that served messages_per_connection or idled too long are drained. A destination whose every
- * host failed backs off: its waiting deliveries are failed (the driver defers them), and new ones
- * wait until not_before_ms. Destinations take turns, so a long list never starves another.
+ * host failed backs off: its waiting deliveries are given back (the driver defers them), and so are
+ * those that come before not_before_ms. Destinations take turns, so a long list never starves
+ * another.
  * Limits: relay.connections_max in all, relay.per_destination_max each.
- * To add a rule: pick_* functions in pool.c and a case in test_pool.c.
+ * To add a rule: pick_* functions in pool_pick.c and a case in test_pool.c.
  */
 #include "core/base/wheel.h"
 #include "core/relay/retry.h"
@@ -33,23 +34,31 @@ enum relay_dest_state {
     DEST_BACKOFF, /* every host failed; until not_before_ms */
 };
 
+/* Where a destination is listed (pool_inside.h). */
+enum relay_dest_place { PLACE_NONE, PLACE_TURNS, PLACE_STARVED, PLACE_HOLDING, PLACE_RESTING };
+
 struct relay_dest {
-    struct list node; /* on one of the pool's lists: turns, starved, resting; or on none */
+    struct list node; /* on the pool's list that `place` names */
+    enum relay_dest_place place;
     struct relay_dest *hash_next;
     char key[DEST_KEY_MAX];
-    const struct config_route *route; /* borrowed; NULL: not in the configuration any more */
+    const struct config_route *route; /* borrowed; delivers, is not held */
     enum relay_dest_state state;
     struct list waiting; /* deliveries */
     uint32_t waiting_count;
     struct list slots;
     struct list offers;  /* slots that may take a delivery now */
-    uint32_t slot_count; /* all states but IDLE */
+    uint32_t slot_count; /* in any state */
     uint32_t connecting_count;
+    uint32_t draining_count;
     struct relay_host *hosts; /* owned; in order of preference */
     size_t host_count;
-    size_t host_next;        /* the host that new connections try */
-    int64_t hosts_expire_ms; /* monotonic: resolve again after this */
-    int64_t not_before_ms;
+    size_t host_next;            /* the host that new connections try */
+    size_t hosts_failed;         /* of them, in this round; a message that is sent ends it */
+    bool is_round_over;          /* every host failed, and no connection was begun since */
+    uint32_t hosts_serial;       /* which list of hosts this is; slots outlive theirs */
+    int64_t hosts_expire_ms;     /* monotonic: resolve again before the next connection */
+    int64_t not_before_ms;       /* monotonic: no new connection before this */
     uint32_t failures;           /* rounds over all hosts that failed, in a row */
     struct rcpt_outcome failure; /* in BACKOFF: why; its text is in failure_text */
     char failure_text[256];
@@ -61,7 +70,8 @@ struct relay_slot {
     struct list node; /* on its dest's slots */
     struct relay_dest *dest;
     enum relay_slot_state state;
-    size_t host; /* index into dest->hosts when it was made */
+    size_t host;           /* index into the hosts of its serial */
+    uint32_t hosts_serial; /* dest->hosts_serial when it was made */
     char host_name[256];
     uint32_t in_flight;    /* transactions given and not finished */
     uint32_t messages;     /* transactions given in all */
@@ -70,6 +80,7 @@ struct relay_slot {
     struct list offer;     /* on its dest's offers, while it may take a delivery */
     struct list idle; /* on the pool's idle list while READY, on quits while it is to be closed */
     bool is_closing;  /* the driver closes it: it takes nothing more, and needs no QUIT */
+    bool is_asked;    /* RELAY_QUIT was given */
 };
 
 enum relay_action_kind {
@@ -99,20 +110,24 @@ struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now)
 /* Monotonic ms when relay_pool_next may have something without an event; INT64_MAX: never. */
 int64_t relay_pool_wake_ms(const struct relay_pool *p);
 
-/* hosts is copied. With host_count 0, failure says why (stage DNS; code 5xx is permanent). */
+/* hosts is copied. With host_count 0, failure says why (stage DNS; code 5xx is permanent); a
+ * destination that still has connections keeps the hosts it knew for a while. */
 void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
                          const struct relay_host *hosts, size_t host_count, uint32_t ttl_ms,
                          const struct rcpt_outcome *failure, const struct now *now);
 /* The slot greeted and may take deliveries. */
 void relay_pool_connected(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
-/* The slot could take one more delivery (the client's overlap): relay_pool_next may answer SEND. */
+/* The slot could take one more delivery (the client's overlap): relay_pool_next may answer SEND,
+ * now or when a delivery comes, until its present transaction is over. */
 void relay_pool_can_overlap(struct relay_pool *p, struct relay_slot *slot);
 /* The driver has begun to close the connection: it takes nothing more. */
 void relay_pool_slot_closing(struct relay_pool *p, struct relay_slot *slot);
 /* One transaction of the slot is over, whatever came of it. */
 void relay_pool_sent(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
-/* The connection is gone; failure NULL: in good order, or after it had served (a stale connection
- * says nothing about the host). Frees the slot. */
+/* The connection is gone, and its transactions were told by relay_pool_sent before; failure NULL:
+ * in good order, or after it had served (a stale connection says nothing about the host). One that
+ * ends unasked before it served anything counts as failed all the same while deliveries wait.
+ * Frees the slot. */
 void relay_pool_slot_gone(struct relay_pool *p, struct relay_slot *slot,
                           const struct rcpt_outcome *failure, const struct now *now);
 /* Puts a delivery back at the front of its destination (a stale connection lost it before DATA). */
