@@ -112,8 +112,10 @@ static void drop(struct relay_driver *r, struct delivery *d)
 void relay_free(struct relay_driver *r)
 {
     must(list_is_empty(&r->outbounds));
+    struct delivery *d;
     for (uint16_t shard = 0; shard < r->w->shards; shard++)
-        relay_lease_lost(r, shard);
+        while ((d = relay_pool_take_shard(r->pool, shard)))
+            drop(r, d);
     settle_done(&r->settle);
     relay_pool_free(r->pool);
     resolver_free(r->resolver);
@@ -138,11 +140,13 @@ uint32_t relay_room(const struct relay_driver *r)
     return r->held_max - r->held;
 }
 
+/* Handed back: what others have by now is not ours to give, and what a commit leased to us
+ * meanwhile is not left behind. */
 void relay_lease_lost(struct relay_driver *r, uint16_t shard)
 {
     struct delivery *d;
     while ((d = relay_pool_take_shard(r->pool, shard)))
-        drop(r, d);
+        settle_release(&r->settle, d);
 }
 
 /* --- deliveries in --------------------------------------------------------------------------- */
@@ -292,9 +296,13 @@ static bool is_stale_loss(const struct outbound *o, const struct delivery *d)
 {
     if (!o->has_served || d->was_requeued)
         return false;
-    for (uint32_t i = 0; i < d->rcpt_count; i++)
-        if (d->outcomes[i].stage != OUTCOME_LOST)
+    for (uint32_t i = 0; i < d->rcpt_count; i++) {
+        const struct rcpt_outcome *out = &d->outcomes[i];
+        bool is_stale =
+            out->stage == OUTCOME_LOST || (out->stage == OUTCOME_MAIL && out->code == 421);
+        if (!is_stale)
             return false;
+    }
     return true;
 }
 
