@@ -33,7 +33,7 @@ from lib.kilat import Kilat, smarthost  # noqa: E402
 from lib.mx import Mx  # noqa: E402
 from lib.net import free_port, stuff, wait_until  # noqa: E402
 
-IN_FLIGHT_S = 1.0       # from a host's 250 until Redis surely knew of it, on a loaded machine
+IN_FLIGHT_S = 0.25      # from a host's 250 until Redis surely knew of it, on a loaded machine
 PAUSE_S = (0.3, 1.5)    # between a recovery and the next kill
 RECOVER_S = 40
 FINISH_S = 90           # for the rest to be delivered once the load has ended
@@ -193,18 +193,24 @@ def run(options, folder, say=print):
         except AssertionError as error:
             sanitizer = str(error)
     doubles = {i: t for i, t in arrivals.times.items() if len(t) > 1}
-    unexplained = [i for i, t in doubles.items() if not is_explained(t, kills)]
+    why = {i: causes(t, kills) for i, t in doubles.items()}
+    unexplained = [i for i, found in why.items() if None in found]
+    known = [c for found in why.values() for c in found if c]
+    by_kill = {what: sum(w == what for w, _ in known) for what in sorted({w for w, _ in known})}
     return {"acknowledged": len(load.acked), "arrived": len(arrivals.times), "lost": lost,
-            "duplicates": len(doubles), "unexplained": unexplained, "refused": load.refused,
+            "duplicates": len(doubles), "by_kill": by_kill,
+            "oldest_ms": round(1000 * max((age for _, age in known), default=0)),
+            "unexplained": unexplained, "refused": load.refused,
             "unknown_arrived": sum(i in arrivals.times for i in load.unknown),
             "unknown": len(load.unknown), "kills": len(kills), "violations": mx.violations,
             "exit": code, "sanitizer": sanitizer}
 
 
-def is_explained(times, kills):
-    """Each arrival but the last lies shortly before a kill that lies before the next arrival."""
-    return all(any(a - 0.1 <= when <= b and when - a < IN_FLIGHT_S for when, _ in kills)
-               for a, b in zip(times, times[1:]))
+def causes(times, kills):
+    """For each arrival but the last: (what was killed, seconds after it) or None."""
+    return [next(((what, when - a) for when, what in kills
+                  if a - 0.1 <= when <= b and when - a < IN_FLIGHT_S), None)
+            for a, b in zip(times, times[1:])]
 
 
 def verdict(found, wanted_kills):
@@ -244,7 +250,8 @@ def main():
     wrong = verdict(found, options.gateway + options.redis + options.both)
     print(f"{found['kills']} kills, {found['acknowledged']} acknowledged, lost = "
           f"{len(found['lost'])}, duplicates = {found['duplicates']} "
-          f"({found['duplicates'] - len(found['unexplained'])} in flight at a kill), "
+          f"({found['duplicates'] - len(found['unexplained'])} in flight at a kill: "
+          f"{found['by_kill']}, delivered at most {found['oldest_ms']} ms before it), "
           f"of {found['unknown']} without a reply {found['unknown_arrived']} arrived, "
           f"other replies {found['refused']}")
     if wrong:

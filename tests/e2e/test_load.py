@@ -62,7 +62,8 @@ def test_idle_sessions(gateways, folder):
 
 @pytest.mark.release
 def test_large_messages_in_bounded_memory(gateways):
-    """20 messages of 25 MiB at once, with 16 MiB for content: they stream through."""
+    """20 messages of 25 MiB at once, with 16 MiB for content: they stream through. Beside the
+    content there are chunks on their way to and from Redis, a few MiB a session."""
     with Mx(keep_content=False) as host:
         kilat = gateways(route={"*": smarthost(host.port)}, workers=2,
                          limits={"content_memory_max": "16m"})
@@ -71,7 +72,7 @@ def test_large_messages_in_bounded_memory(gateways):
         peak = asyncio.run(_submit_at_once(kilat, octets, 20))
         host.wait(20, timeout=120)
         print(f"peak {(peak - before) / MIB:.0f} MiB over {before / MIB:.0f} MiB at rest")
-        assert peak - before < 64 * MIB
+        assert peak - before < (16 + 20 * 4) * MIB
 
 
 async def _submit_at_once(kilat, octets, count):
