@@ -29,6 +29,7 @@
 #include "io/resolver_cache.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -472,15 +473,34 @@ static int set_up(struct ub_ctx *ctx, const struct config *cfg)
     return rc;
 }
 
+/* libunbound sets up and takes down globals of its own with the first and last context: workers
+ * that start or end together must not do it at once. */
+static pthread_mutex_t contexts = PTHREAD_MUTEX_INITIALIZER;
+
+static struct ub_ctx *context_new(void)
+{
+    pthread_mutex_lock(&contexts);
+    struct ub_ctx *ctx = ub_ctx_create();
+    pthread_mutex_unlock(&contexts);
+    return ctx;
+}
+
+static void context_delete(struct ub_ctx *ctx)
+{
+    pthread_mutex_lock(&contexts);
+    ub_ctx_delete(ctx);
+    pthread_mutex_unlock(&contexts);
+}
+
 enum status resolver_new(const struct config *cfg, struct entropy *entropy, struct metrics *metrics,
                          struct resolver **out, struct buf *error)
 {
-    struct ub_ctx *ctx = ub_ctx_create();
+    struct ub_ctx *ctx = context_new();
     if (!ctx)
         return fail_with(error, STATUS_SYSTEM, "libunbound cannot start");
     int rc = set_up(ctx, cfg);
     if (rc != UB_NOERROR) {
-        ub_ctx_delete(ctx);
+        context_delete(ctx);
         return fail_with(error, STATUS_SYSTEM, "libunbound: %s (check dns.servers)",
                          ub_strerror(rc));
     }
@@ -500,7 +520,7 @@ void resolver_free(struct resolver *r)
 {
     if (!r)
         return;
-    ub_ctx_delete(r->ctx); /* ends its thread; no callback comes any more */
+    context_delete(r->ctx); /* ends its thread; no callback comes any more */
     list_for_each_safe (node, &r->queries)
         free(list_entry(node, struct query, node));
     resolver_cache_done(&r->cache);
