@@ -2,36 +2,48 @@
 /*
  * bounce - the report of failure, as a message.
  *
- *     header            From: Mail Delivery System, To: the sender, Auto-Submitted: auto-replied
- *     text/plain        for a person: who was not reached, and what the remote host said
- *     message/delivery-status   for a program: RFC 3464 fields
- *     message/rfc822 or text/rfc822-headers   what came back: whole when small and safe, else its
- * header section
+ *     header                    From: Mail Delivery System, To: the sender, Auto-Submitted
+ *     text/plain                for a person: who was not reached, why, and what to do
+ *     message/delivery-status   for a program: the fields of RFC 3464
+ *     message/rfc822            what came back, when it is small, complete and clean; else
+ *     text/rfc822-headers       its header section, as far as it is in memory
  *
- * Every word of a peer that goes in is made printable, bounded and free of line ends first: a
- * reply must not be able to write fields of ours (P-230). What is returned is the client's own
- * content, which was accepted line by line, so it cannot hold our boundary's octets by more than
- * chance; the boundary is chosen from entropy and looked for all the same.
+ * Every word of a peer or a client that goes in is made printable, bounded and free of line ends
+ * first: a reply must not be able to write fields of ours (P-230). All of it is ASCII in lines of
+ * at most 998 octets, but for octets above 127 in what is returned, which are declared. There is no
+ * Original-Recipient field: it repeats what an ORCPT parameter said (RFC 3464 2.3.1), and none is
+ * offered.
  *
- * To add a field of the report: write_status; to word it differently: write_text.
+ * The boundary comes from entropy and is looked for in what is returned; peers' words were there
+ * before it was chosen.
+ *
+ * Limits: BOUNCE_RETURNED_MAX octets of the original, WORDS_MAX octets of a peer's words in a
+ * field. To add a field of the report: write_rcpt_status; to word it differently: write_text.
  */
 #include "core/relay/bounce.h"
 #include "core/base/must.h"
+#include "core/smtp/dot.h"
 #include "core/smtp/queue_id.h"
 #include <stdio.h>
 
-#define DIAGNOSTIC_MAX 400 /* octets of a peer's words in one field */
-#define LINE_WORDS_MAX 70  /* octets of them on one line before folding */
-#define BOUNDARY_LEN   32
+#define WORDS_MAX    500 /* octets of a peer's words in one field, P-230 */
+#define FOLD_AT      60  /* octets of them on a line from which a space may end it */
+#define FOLD_MAX     76  /* octets of them on a line at most */
+#define ADDRESS_MAX  900 /* octets of an address that fit a line with all that stands around it */
+#define BOUNDARY_MAX 40
 
 struct writer {
     struct message *m;
     const struct delivery *d;
     const struct bounce_context *ctx;
     const struct now *now;
-    char boundary[BOUNDARY_LEN + 1];
+    struct slice returned; /* of the original, or its header section */
+    bool is_whole;         /* True when returned is all of it and clean */
+    bool is_8bit;          /* True when returned has octets above 127 */
+    char boundary[BOUNDARY_MAX];
 };
 
+/* P-227: never to nobody, never about a bounce. */
 bool bounce_is_due(const struct message *m)
 {
     return m->sender.len > 0 && !(m->flags & MESSAGE_BOUNCE);
@@ -44,9 +56,10 @@ static void put(struct writer *w, struct slice s)
     chain_append(&w->m->content, s);
 }
 
+/* For what is ours and short. */
 static void PRINTF_LIKE(2, 3) putf(struct writer *w, const char *format, ...)
 {
-    char line[1024];
+    char line[2048];
     va_list args;
     va_start(args, format);
     int len = vsnprintf(line, sizeof line, format, args);
@@ -55,37 +68,58 @@ static void PRINTF_LIKE(2, 3) putf(struct writer *w, const char *format, ...)
     put(w, slice_of(line, (size_t)len));
 }
 
-/* A peer's or a client's words: printable ASCII, bounded, folded at spaces when there are some. */
+/* A word character of a peer's or client's: what is not printable ASCII becomes a question mark. */
+static char printable(char c)
+{
+    return c >= ' ' && c <= '~' ? c : '?';
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/*
+ * A peer's words on lines of their own making, not its: blanks and line ends become one space, and
+ * `fold` goes in at a space where a line is long enough, or anywhere when there is none. No line is
+ * left blank, so nothing ends the field (RFC 5322 2.2.3).
+ */
 static void put_words(struct writer *w, struct slice words, const char *fold)
 {
-    char line[LINE_WORDS_MAX];
+    char line[FOLD_MAX];
     size_t len = 0;
-    words = slice_head(words, DIAGNOSTIC_MAX);
+    bool is_after_blank = false, has_begun = false;
+    words = slice_head(words, WORDS_MAX);
     for (size_t i = 0; i < words.len; i++) {
-        unsigned char c = (unsigned char)words.ptr[i];
-        line[len++] = c >= 32 && c < 127 ? (char)c : '?';
-        bool is_break = len == sizeof line || (len > LINE_WORDS_MAX - 20 && c == ' ');
-        if (!is_break)
+        if (is_blank(words.ptr[i])) {
+            is_after_blank = has_begun;
             continue;
-        put(w, slice_of(line, len));
-        len = 0;
-        if (i + 1 < words.len)
+        }
+        if (len == sizeof line || (is_after_blank && len >= FOLD_AT)) {
+            put(w, slice_of(line, len));
             put(w, slice_str(fold));
+            len = 0;
+        } else if (is_after_blank) {
+            line[len++] = ' ';
+        }
+        is_after_blank = false;
+        has_begun = true;
+        line[len++] = printable(words.ptr[i]);
     }
     put(w, slice_of(line, len));
 }
 
-/* An address goes into a field as it is, but for octets that could end the line. */
+/* An address was checked when it came in; one that was read back from Redis is made harmless. */
 static void put_address(struct writer *w, struct slice address)
 {
+    address = slice_head(address, ADDRESS_MAX);
     for (size_t i = 0; i < address.len; i++) {
-        unsigned char c = (unsigned char)address.ptr[i];
-        char safe = c >= 32 && c != 127 ? (char)c : '?';
-        put(w, slice_of(&safe, 1));
+        char c = printable(address.ptr[i]);
+        put(w, slice_of(&c, 1));
     }
 }
 
-/* --- the parts ------------------------------------------------------------------------------- */
+/* --- the header ------------------------------------------------------------------------------ */
 
 static void write_header(struct writer *w)
 {
@@ -99,63 +133,111 @@ static void write_header(struct writer *w)
     put_address(w, w->d->message->sender);
     putf(w, ">\r\nSubject: Undelivered mail returned to sender\r\nMessage-ID: <%s@%.*s>\r\n",
          w->m->id, SLICE_ARG(host));
+    /* P-235, RFC 3834 5. The encoding of a part must hold for the whole too (RFC 2045 6.4). */
     putf(w,
-         "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
+         "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n%s"
          "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"%s\"\r\n",
-         w->boundary);
+         w->is_8bit ? "Content-Transfer-Encoding: 8bit\r\n" : "", w->boundary);
 }
 
-static const char *status_of(const struct rcpt_outcome *o, char out[16])
+/* --- the text -------------------------------------------------------------------------------- */
+
+/* retry.h: what is not a permanent reply has expired. */
+static bool has_expired(const struct rcpt_outcome *o)
 {
-    if (o->code / 100 == 4)
-        return "4.4.7"; /* given up: its time was over (P-219) */
-    snprintf(out, 16, "%s", o->enhanced[0] == '5' ? o->enhanced : "5.0.0");
-    return out;
+    return o->code / 100 != 5;
 }
 
 static void write_reason(struct writer *w, const struct rcpt_outcome *o)
 {
-    if (o->code / 100 == 4)
-        put(w, SLICE("    was tried until its time was over; the last answer was:\r\n"));
+    if (has_expired(o))
+        put(w, SLICE("    could not be reached in time; the last thing that happened was:\r\n"));
     put(w, SLICE("    "));
-    putf(w, "%d %s%s", o->code, o->enhanced, o->enhanced[0] ? " " : "");
+    if (o->code > 0)
+        putf(w, "%d ", o->code);
+    put_words(w, slice_str(o->enhanced), "");
+    put(w, o->enhanced[0] ? SLICE(" ") : SLICE(""));
     put_words(w, o->text, "\r\n    ");
     put(w, SLICE("\r\n\r\n"));
 }
 
 static void write_text(struct writer *w, const uint32_t *failed, uint32_t failed_count)
 {
-    putf(w, "\r\n--%s\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n", w->boundary);
     putf(w,
+         "\r\n--%s\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
          "This is the mail gateway at %.*s.\r\n\r\n"
-         "Your message could not be delivered to the recipients below. It will not be\r\n"
-         "tried again. Its queue id was %s.\r\n\r\n",
-         SLICE_ARG(w->ctx->hostname), w->d->message->id);
+         "Your message could not be delivered to the recipients below, and no further\r\n"
+         "attempt will be made. Below each address is the reason, in the words of the\r\n"
+         "mail server that gave it.\r\n\r\n",
+         w->boundary, SLICE_ARG(w->ctx->hostname));
     for (uint32_t i = 0; i < failed_count; i++) {
         put(w, SLICE("<"));
         put_address(w, w->d->message->rcpts[w->d->rcpts[failed[i]]].address);
         put(w, SLICE(">\r\n"));
         write_reason(w, &w->d->outcomes[failed[i]]);
     }
+    putf(w,
+         "What you can do: check the addresses for mistakes and send the message again.\r\n"
+         "If they are right, give this report to the people who run your mail, or reach\r\n"
+         "the recipients another way. The queue id of the message was %s.\r\n\r\n",
+         w->d->message->id);
 }
 
+/* --- the status ------------------------------------------------------------------------------ */
+
+/* One to three digits from *s on, which moves behind them. */
+static bool skip_number(const char **s)
+{
+    size_t digits = strspn(*s, "0123456789");
+    *s += digits;
+    return digits >= 1 && digits <= 3;
+}
+
+/* "5.d.d", RFC 3463 2. */
+static bool is_permanent_status(const char *s)
+{
+    if (s[0] != '5' || s[1] != '.')
+        return false;
+    s += 2;
+    return skip_number(&s) && *s++ == '.' && skip_number(&s) && *s == '\0';
+}
+
+static const char *status_of(const struct rcpt_outcome *o)
+{
+    if (has_expired(o))
+        return "4.4.7"; /* P-219 */
+    return is_permanent_status(o->enhanced) ? o->enhanced : "5.0.0";
+}
+
+/* Only the words of a peer are an SMTP diagnostic, and only they have a remote host. */
+static bool is_of_peer(const struct rcpt_outcome *o)
+{
+    return o->stage >= OUTCOME_GREETING && o->stage <= OUTCOME_DOT;
+}
+
+static void write_diagnostic(struct writer *w, const struct rcpt_outcome *o)
+{
+    putf(w, "Diagnostic-Code: %s; ", is_of_peer(o) ? "smtp" : "x-kilat");
+    if (o->code > 0)
+        putf(w, "%d ", o->code);
+    put_words(w, slice_str(o->enhanced), "");
+    put(w, o->enhanced[0] ? SLICE(" ") : SLICE(""));
+    put_words(w, o->text, "\r\n\t");
+    put(w, SLICE("\r\n"));
+}
+
+/* RFC 3464 2.3. */
 static void write_rcpt_status(struct writer *w, const struct rcpt_outcome *o, struct slice address)
 {
-    char status[16];
     put(w, SLICE("\r\nFinal-Recipient: rfc822; "));
     put_address(w, address);
-    putf(w, "\r\nAction: failed\r\nStatus: %s\r\n", status_of(o, status));
-    if (w->ctx->remote_mta.len > 0 && o->stage != OUTCOME_LOCAL) {
+    putf(w, "\r\nAction: failed\r\nStatus: %s\r\n", status_of(o));
+    if (w->ctx->remote_mta.len > 0 && o->stage != OUTCOME_LOCAL && o->stage != OUTCOME_DNS) {
         put(w, SLICE("Remote-MTA: dns; "));
         put_words(w, w->ctx->remote_mta, "");
         put(w, SLICE("\r\n"));
     }
-    /* Only words of a peer are an SMTP diagnostic; ours are a local reason. */
-    bool is_theirs = o->stage >= OUTCOME_GREETING && o->stage <= OUTCOME_DOT;
-    putf(w, "Diagnostic-Code: %s; %d %s%s", is_theirs ? "smtp" : "x-kilat", o->code, o->enhanced,
-         o->enhanced[0] ? " " : "");
-    put_words(w, o->text, "\r\n\t");
-    put(w, SLICE("\r\n"));
+    write_diagnostic(w, o);
 }
 
 static void write_status(struct writer *w, const uint32_t *failed, uint32_t failed_count)
@@ -170,15 +252,37 @@ static void write_status(struct writer *w, const uint32_t *failed, uint32_t fail
                           w->d->message->rcpts[w->d->rcpts[failed[i]]].address);
 }
 
-/* The header section with its last line end, or all when it has no end within what we have. */
+/* --- what is returned ------------------------------------------------------------------------ */
+
+/* The first line with its CR LF, taken from the front of s; empty when no whole line is left, or
+ * when it is none that may be sent: over 998 octets, with a NUL, a bare CR or a bare LF. */
+static struct slice take_line(struct slice *s)
+{
+    size_t len = slice_find(*s, '\n') + 1;
+    struct slice line = slice_head(*s, len);
+    if (len > s->len || len < 2 || len > DOT_LINE_MAX + 2 || slice_find(line, '\r') != len - 2 ||
+        slice_find(line, '\0') != len)
+        return SLICE_NONE;
+    *s = slice_skip(*s, len);
+    return line;
+}
+
+static bool is_clean(struct slice s)
+{
+    while (s.len > 0)
+        if (take_line(&s).len == 0)
+            return false;
+    return true;
+}
+
+/* The clean lines before the first empty one. */
 static struct slice header_of(struct slice original)
 {
-    const char *end = original.len ? memmem(original.ptr, original.len, "\r\n\r\n", 4) : NULL;
-    if (end)
-        return slice_head(original, (size_t)(end - original.ptr) + 2);
-    /* Cut within: up to the last whole line. */
-    const char *last = original.len ? memrchr(original.ptr, '\n', original.len) : NULL;
-    return slice_head(original, last ? (size_t)(last - original.ptr) + 1 : 0);
+    struct slice rest = original, line;
+    size_t len = 0;
+    while ((line = take_line(&rest)).len > 2)
+        len += line.len;
+    return slice_head(original, len);
 }
 
 static bool has_8bit(struct slice s)
@@ -189,43 +293,62 @@ static bool has_8bit(struct slice s)
     return false;
 }
 
-static void write_original(struct writer *w)
+/* P-228, P-236: all of a small message, else nothing but its header section. */
+static void choose_returned(struct writer *w)
 {
     struct slice original = w->ctx->original;
-    bool is_whole = original.len <= BOUNCE_RETURNED_MAX && original.len == w->d->message->size;
-    struct slice returned = is_whole ? original : header_of(original);
-    bool is_8bit = has_8bit(returned);
+    w->is_whole = original.len == w->d->message->size && original.len <= BOUNCE_RETURNED_MAX &&
+                  is_clean(original);
+    w->returned = w->is_whole ? original : header_of(slice_head(original, BOUNCE_RETURNED_MAX));
+    w->is_8bit = has_8bit(w->returned);
+}
+
+static bool holds(struct slice s, struct slice what)
+{
+    return s.len > 0 && memmem(s.ptr, s.len, what.ptr, what.len) != NULL;
+}
+
+static void choose_boundary(struct writer *w)
+{
+    do {
+        snprintf(w->boundary, sizeof w->boundary, "=_%016llx%016llx",
+                 (unsigned long long)entropy_u64(w->ctx->entropy),
+                 (unsigned long long)entropy_u64(w->ctx->entropy));
+    } while (holds(w->returned, slice_str(w->boundary)));
+}
+
+static void write_returned(struct writer *w)
+{
     putf(w, "\r\n--%s\r\nContent-Type: %s\r\n%s\r\n", w->boundary,
-         is_whole ? "message/rfc822" : "text/rfc822-headers",
-         is_8bit ? "Content-Transfer-Encoding: 8bit\r\n" : "");
-    put(w, returned);
+         w->is_whole ? "message/rfc822" : "text/rfc822-headers",
+         w->is_8bit ? "Content-Transfer-Encoding: 8bit\r\n" : "");
+    put(w, w->returned);
     putf(w, "\r\n--%s--\r\n", w->boundary);
-    if (is_8bit)
-        w->m->flags |= MESSAGE_8BIT;
-    if (returned.len > 0 && memmem(returned.ptr, returned.len, "\n.", 2))
-        w->m->flags |= MESSAGE_DOT_LINES;
-    if (returned.len > 0 && returned.ptr[0] == '.')
-        w->m->flags |= MESSAGE_DOT_LINES;
 }
 
 /* --- making ---------------------------------------------------------------------------------- */
 
-static void choose_boundary(struct writer *w)
-{
-    struct slice o = w->ctx->original;
-    do {
-        snprintf(w->boundary, sizeof w->boundary, "=_%014llx%014llx",
-                 (unsigned long long)(entropy_u64(w->ctx->entropy) >> 8),
-                 (unsigned long long)(entropy_u64(w->ctx->entropy) >> 8));
-    } while (o.len > 0 && memmem(o.ptr, o.len, w->boundary, strlen(w->boundary)));
-}
-
 /* The domain of a mailbox; the last '@' divides it, also when the local part is quoted. */
 static struct slice domain_of(struct slice mailbox)
 {
-    const char *at = mailbox.len ? memrchr(mailbox.ptr, '@', mailbox.len) : NULL;
-    return at ? slice_skip(mailbox, (size_t)(at - mailbox.ptr) + 1)
-              : slice_skip(mailbox, mailbox.len);
+    const char *at = memrchr(mailbox.ptr, '@', mailbox.len);
+    return slice_skip(mailbox, at ? (size_t)(at - mailbox.ptr) + 1 : mailbox.len);
+}
+
+static void write_content(struct writer *w, const uint32_t *failed, uint32_t failed_count)
+{
+    choose_returned(w);
+    choose_boundary(w);
+    write_header(w);
+    write_text(w, failed, failed_count);
+    write_status(w, failed, failed_count);
+    write_returned(w);
+    w->m->size = w->m->content.len;
+    if (w->is_8bit)
+        w->m->flags |= MESSAGE_8BIT;
+    /* No line of ours begins with a dot: folded words have a blank before them. */
+    if (holds(w->returned, SLICE("\n.")) || holds(slice_head(w->returned, 1), SLICE(".")))
+        w->m->flags |= MESSAGE_DOT_LINES;
 }
 
 struct message *bounce_make(const struct delivery *d, const uint32_t *failed, uint32_t failed_count,
@@ -242,11 +365,6 @@ struct message *bounce_make(const struct delivery *d, const uint32_t *failed, ui
     m->helo = arena_copy(&m->arena, ctx->hostname);
     m->client = SLICE("local");
     message_add_rcpt(m, d->message->sender, domain_of(d->message->sender));
-    choose_boundary(&w);
-    write_header(&w);
-    write_text(&w, failed, failed_count);
-    write_status(&w, failed, failed_count);
-    write_original(&w);
-    m->size = m->content.len;
+    write_content(&w, failed, failed_count);
     return m;
 }
