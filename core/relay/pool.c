@@ -182,7 +182,8 @@ void relay_pool_slot_closing(struct relay_pool *p, struct relay_slot *slot)
 
 int64_t pool_backoff_ms(uint32_t failures)
 {
-    uint32_t doublings = failures > 0 ? failures - 1 : 0;
+    must(failures > 0);
+    uint32_t doublings = failures - 1;
     if (doublings >= 6)
         return BACKOFF_MAX_MS;
     return (int64_t)BACKOFF_MIN_MS << doublings;
@@ -314,14 +315,12 @@ void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
     must(dest->state == DEST_RESOLVING);
     if (host_count == 0) {
         must(failure != NULL);
-        dest->hosts_expire_ms = now->mono_ms + HOSTS_KEPT_MIN_MS;
         hold_or_back_off(p, dest, failure, now);
         return;
     }
     take_hosts(dest, hosts, host_count);
     dest->hosts_expire_ms =
         now->mono_ms + (ttl_ms > HOSTS_KEPT_MIN_MS ? ttl_ms : HOSTS_KEPT_MIN_MS);
-    dest->not_before_ms = 0;
     dest->state = DEST_OPEN;
     pool_touch(p, dest);
 }

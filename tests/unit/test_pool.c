@@ -139,9 +139,15 @@ static void want_defer(enum outcome_stage stage, int code, const char *text)
     delivery_free(d);
 }
 
+/* The words are gone after the call: the pool keeps what it needs. */
 static void fail_slot(struct relay_slot *slot)
 {
-    relay_pool_slot_gone(pool, slot, &refused, &now);
+    char words[32];
+    struct rcpt_outcome o = refused;
+    memcpy(words, refused.text.ptr, refused.text.len);
+    o.text.ptr = words;
+    relay_pool_slot_gone(pool, slot, &o, &now);
+    memset(words, 'x', sizeof words);
 }
 
 /* --- connections ----------------------------------------------------------------------------- */
@@ -156,6 +162,12 @@ static void a_warm_connection_is_used_first(void **state)
     }
     assert_int_equal(relay_pool_connections(pool), 1);
     assert_int_equal(relay_pool_waiting(pool), 1);
+    add("x.example", 20);
+    for (uint32_t i = 20; i < 41; i++) { /* in order */
+        struct delivery *d = want_send(slot);
+        assert_int_equal(strtoul(d->id, NULL, 10), i);
+        finish(slot, d);
+    }
 }
 
 static void a_destination_is_looked_up_by_its_key(void **state)
@@ -355,6 +367,13 @@ static void a_ready_connection_is_better_than_overlap(void **state)
     relay_pool_connected(pool, b, &now);
     delivery_free(want_send(b));
     delivery_free(want_send(a));
+    relay_pool_sent(pool, a, &now);
+    want(RELAY_NOTHING);
+    relay_pool_sent(pool, b, &now);
+    relay_pool_can_overlap(pool, a); /* the other way round it is the same */
+    struct delivery *e = want_send(b);
+    delivery_free(want_send(a));
+    delivery_free(e);
     delivery_free(d);
     want(RELAY_NOTHING);
 }
@@ -370,10 +389,19 @@ static void a_closing_connection_takes_nothing(void **state)
     relay_pool_slot_gone(pool, slot, NULL, &now);
     relay_pool_connected(pool, next, &now);
     struct delivery *d = want_send(next);
+    add("x.example", 1);
+    want(RELAY_NOTHING);
     relay_pool_slot_closing(pool, next);
+    struct relay_slot *last = want_connect("mx0.example"); /* who waits waits for another */
     finish(next, d);
     want(RELAY_NOTHING);
     relay_pool_slot_gone(pool, next, NULL, &now);
+    relay_pool_connected(pool, last, &now);
+    finish(last, want_send(last));
+    want(RELAY_NOTHING);
+    relay_pool_slot_gone(pool, last, NULL, &now); /* without a word before */
+    now.mono_ms += 5000;
+    want(RELAY_NOTHING);
     assert_int_equal(relay_pool_connections(pool), 0);
 }
 
@@ -500,7 +528,9 @@ static void nothing_is_given_up_while_a_connection_works(void **state)
     struct relay_slot *slot = begin("x.example", 1);
     struct delivery *d = want_send(slot);
     add("x.example", 5);
-    fail_slot(want_connect("mx0.example"));
+    struct relay_slot *extra = want_connect("mx0.example");
+    want(RELAY_NOTHING);
+    fail_slot(extra);
     want(RELAY_NOTHING); /* not at once again */
     assert_int_equal(relay_pool_waiting(pool), 5);
     assert_int_equal(relay_pool_wake_ms(pool), now.mono_ms + 1000);
@@ -515,6 +545,47 @@ static void nothing_is_given_up_while_a_connection_works(void **state)
     add("x.example", 1);
     want(RELAY_NOTHING);
     finish(slot, d);
+}
+
+static void a_new_round_after_a_pause_tries_every_host(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    add("x.example", 5);
+    fail_slot(want_connect("mx0.example"));
+    fail_slot(want_connect("mx1.example"));
+    want(RELAY_NOTHING);
+    relay_pool_slot_closing(pool, slot);
+    finish(slot, d);
+    relay_pool_slot_gone(pool, slot, NULL, &now);
+    want(RELAY_NOTHING);
+    now.mono_ms += 1000;
+    slot = want_connect("mx0.example");
+    struct relay_slot *other = want_connect("mx0.example");
+    fail_slot(slot);
+    fail_slot(other);
+    slot = want_connect("mx1.example");
+    relay_pool_connected(pool, slot, &now);
+    delivery_free(want_send(slot));
+}
+
+static void an_unused_connection_may_end(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 1);
+    struct delivery *d = want_send(slot);
+    add("x.example", 5);
+    struct relay_slot *extra = want_connect("mx0.example");
+    for (int i = 0; i < 5; i++) {
+        finish(slot, d);
+        d = want_send(slot);
+    }
+    finish(slot, d);
+    relay_pool_slot_gone(pool, slot, NULL, &now);
+    relay_pool_connected(pool, extra, &now);
+    relay_pool_slot_gone(pool, extra, NULL, &now); /* nobody waited: nothing has failed */
+    add("x.example", 1);
+    want_connect("mx0.example");
+    want(RELAY_NOTHING);
 }
 
 /* P-170: greets, and hangs up before it takes anything: no endless connecting. */
@@ -568,17 +639,18 @@ static void hosts_are_looked_up_again_before_a_connection(void **state)
     assert_int_equal(relay_pool_waiting(pool), 5);
     now.mono_ms += 1000;
     assert_ptr_equal(want(RELAY_RESOLVE).dest, dest);
-    hosts(dest, 3, 0);
+    hosts(dest, 2, 0);
     struct relay_slot *second = want_connect("mx0.example"); /* TTL 0 is good for now */
-    finish(slot, d);
-    delivery_free(want_send(slot));
-    fail_slot(second);
-    second = want(RELAY_NOTHING).slot;
-    /* A failure of the old list says nothing about the new one. */
-    assert_int_equal(dest->host_next, 1);
     relay_pool_sent(pool, slot, &now);
-    relay_pool_slot_gone(pool, slot, &refused, &now);
-    assert_int_equal(dest->host_next, 1);
+    delivery_free(d);
+    fail_slot(slot); /* a host of the old list: it says nothing about the new one */
+    fail_slot(second);
+    second = want_connect("mx1.example");
+    now.mono_ms += 1000;
+    add("x.example", 1);
+    hosts(want(RELAY_RESOLVE).dest, 2, 0); /* and a new list is a new round */
+    fail_slot(second);
+    fail_slot(want_connect("mx0.example"));
     want_connect("mx1.example");
 }
 
@@ -766,6 +838,8 @@ int main(void)
         CASE(two_that_fail_together_skip_no_host),
         CASE(the_last_of_a_round_ends_it),
         CASE(nothing_is_given_up_while_a_connection_works),
+        CASE(a_new_round_after_a_pause_tries_every_host),
+        CASE(an_unused_connection_may_end),
         CASE(a_host_that_hangs_up_unused_has_failed),
         CASE(a_lookup_that_fails_defers_or_bounces),
         CASE(hosts_are_looked_up_again_before_a_connection),

@@ -208,6 +208,10 @@ static void breaks(void)
         relay_pool_slot_closing(sim.pool, s->slot);
     while (s->flying[0])
         land(s, true);
+    if (roll(4) == 0) {
+        gone(s, NULL);
+        return;
+    }
     relay_pool_slot_closing(sim.pool, s->slot);
     s->link = CLOSING;
 }
