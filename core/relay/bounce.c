@@ -151,7 +151,7 @@ static bool has_expired(const struct rcpt_outcome *o)
 static void write_reason(struct writer *w, const struct rcpt_outcome *o)
 {
     if (has_expired(o))
-        put(w, SLICE("    could not be reached in time; the last thing that happened was:\r\n"));
+        put(w, SLICE("    could not be delivered in time; the last thing that happened was:\r\n"));
     put(w, SLICE("    "));
     if (o->code > 0)
         putf(w, "%d ", o->code);

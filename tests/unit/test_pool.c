@@ -453,7 +453,9 @@ static void failures_are_forgotten_after_twice_the_rest(void **state)
     for (int i = 0; i < 2; i++) {
         add("x.example", 1);
         hosts(want(RELAY_RESOLVE).dest, 1, 3600000);
-        fail_slot(want_connect("mx0.example"));
+        struct relay_slot *slot = want_connect("mx0.example");
+        want(RELAY_NOTHING);
+        fail_slot(slot);
         want_defer(OUTCOME_CONNECT, 421, "connection refused");
         want(RELAY_NOTHING);
         now.mono_ms += 2000;
@@ -644,7 +646,9 @@ static void hosts_are_looked_up_again_before_a_connection(void **state)
     relay_pool_sent(pool, slot, &now);
     delivery_free(d);
     fail_slot(slot); /* a host of the old list: it says nothing about the new one */
+    struct relay_slot *third = want_connect("mx0.example");
     fail_slot(second);
+    fail_slot(third);
     second = want_connect("mx1.example");
     now.mono_ms += 1000;
     add("x.example", 1);
