@@ -255,6 +255,8 @@ static void its_envelope(void **state) /* P-190, P-227 */
     assert_true(slice_eq(bounce->tenant, SLICE("tenant-1")));
     assert_true(bounce->tenant.ptr != original->tenant.ptr);
     assert_int_equal(bounce->accepted_ms, now.wall_ms);
+    assert_true(slice_eq(bounce->helo, SLICE("gw.example")));
+    assert_true(slice_eq(bounce->client, SLICE("local")));
     assert_int_equal(bounce->refs, 1);
     assert_true(queue_id_is_valid(slice_str(bounce->id)));
     assert_string_not_equal(bounce->id, original->id);
