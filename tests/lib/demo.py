@@ -104,7 +104,8 @@ def serve(folder):
                               examples=examples(kilat.port)), flush=True)
             while kilat.process.poll() is None and sink.process.poll() is None:
                 time.sleep(0.2)
-            raise AssertionError("the gateway or the sink ended by itself")
+            ended = "sink" if kilat.process.poll() is None else "gateway"
+            raise AssertionError(f"the {ended} ended by itself")
     finally:
         sink.stop()
 
@@ -114,7 +115,7 @@ def interrupt(*_):
 
 
 def main():
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kilat-run."))
     try:

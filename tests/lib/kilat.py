@@ -198,7 +198,7 @@ class Kilat:
         finally:
             if self.process.poll() is None:
                 self.kill()
-            if kind is not None:
+            if kind not in (None, KeyboardInterrupt):
                 print(f"--- {self.log_path}\n{self.tail()}")
 
     def tail(self, lines=40):
