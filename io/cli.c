@@ -29,6 +29,7 @@
 #define COUNTERS_MAX  64
 
 struct cli {
+    const struct config *cfg; /* borrowed */
     redisContext *redis;
     long shards;
     struct buf error; /* one line, when a command failed */
@@ -306,10 +307,24 @@ static const char *or_star(const char *arg)
     return strcmp(arg, "all") == 0 ? "*" : arg;
 }
 
+/* Mail that a route holds has no way on while the configuration says so: it would be held again. */
+static bool is_held_by_route(const struct cli *c, const char *dest)
+{
+    const struct config_route *route = route_of_key(c->cfg, slice_str(dest));
+    return dest[0] == '!' && route && route->relay == RELAY_HOLD;
+}
+
 static int cmd_release(struct cli *c, int argc, char **argv)
 {
     long long total;
     lower(argv[0]);
+    if (is_held_by_route(c, argv[0])) {
+        fprintf(stderr,
+                "kilat queue: %s: route \"%s\" in %s still holds this mail: give the route another "
+                "relay, restart, then release\n",
+                argv[0], argv[0] + 1, c->cfg->file);
+        return CLI_FAILED;
+    }
     const char *args[] = { or_star(argv[0]) };
     if (!sum(c, "kilat_free", 1, args, false, &total))
         return CLI_FAILED;
@@ -478,7 +493,7 @@ static bool args_fit(enum arg_kind kind, int argc, char **argv)
 
 static int run(const struct config *cfg, size_t which, int argc, char **argv)
 {
-    struct cli c = { 0 };
+    struct cli c = { .cfg = cfg };
     int rc = CLI_FAILED;
     buf_init(&c.error, 4096);
     if (connect_queue(&c, cfg))

@@ -24,7 +24,9 @@
 
 #define FLIGHT_IOV_MAX   1000
 #define FLIGHT_SPARE_MAX 64
-#define FLIGHT_KEEP_MAX  (64 * 1024) /* octets of copy buffer a spare may keep */
+#define STARVED_TO_GROW                                                                            \
+    4 /* connections that starve in one turn before more buffers are published */
+#define FLIGHT_KEEP_MAX (64 * 1024) /* octets of copy buffer a spare may keep */
 
 struct flight {
     struct gather out;
@@ -267,6 +269,7 @@ void conn_close(struct conn *c)
     c->state = CONN_CLOSING;
     if (c->is_starved) {
         list_remove(&c->node);
+        c->table->starved_count--;
         c->is_starved = false;
     }
     if (c->in_flight > 0)
@@ -364,7 +367,11 @@ static void starve(struct conn *c)
     metrics_add(t->metrics, METRIC_BUFFER_STARVED_TOTAL, 1);
     c->is_starved = true;
     list_push_back(&t->starved, &c->node);
-    ring_buffers_grow(t->ring);
+    t->starved_count++;
+    /* One that floods has only itself to wait for: it gets its buffers back at the end of the turn.
+     */
+    if (t->starved_count >= STARVED_TO_GROW)
+        ring_buffers_grow(t->ring);
 }
 
 void conn_table_feed_starved(struct conn_table *t)
@@ -372,6 +379,7 @@ void conn_table_feed_starved(struct conn_table *t)
     struct list waiting;
     list_init(&waiting);
     list_append_all(&waiting, &t->starved);
+    t->starved_count = 0;
     struct list *node;
     while ((node = list_pop_front(&waiting))) {
         struct conn *c = list_entry(node, struct conn, node);

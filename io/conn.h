@@ -78,7 +78,7 @@ struct conn_table {
     struct metrics *metrics; /* borrowed */
     const struct now *now;   /* borrowed */
     struct conn *slots;      /* owned */
-    uint32_t count, used, live;
+    uint32_t count, used, live, starved_count;
     uint64_t events; /* owners' functions called by conn_table_flush so far */
     struct list free, starved, dirty;
     struct flight *spare_flights; /* owned; recycled */

@@ -43,7 +43,7 @@ struct queue_driver {
     struct claimer *claimer;
     struct link commits, claims;
     char token[QUEUE_WORKER_LEN + 1];
-    struct list refused; /* struct queue_chunk, asked for while the link was down */
+    struct list chunks_waiting; /* struct queue_chunk, for the claim link to be up */
     uint16_t next_shard;
     bool bye_is_sent;
     struct {
@@ -66,11 +66,15 @@ struct queue_chunk {
     struct chain content; /* a chunk being written, until its reply */
     queue_chunk_fn *fn;   /* NULL: forgotten */
     void *owner;
+    char id[QUEUE_ID_LEN + 1];
+    uint32_t n;
+    uint16_t shard;
     bool is_write;
+    int64_t deadline_ms; /* monotonic: it waits no longer for a link */
 };
 
 static const struct conn_events link_events;
-static void answer_refused(struct queue_driver *q);
+static void pump_chunks(struct queue_driver *q, int64_t now_ms);
 static void connect_link(struct link *l);
 
 /* --- making ---------------------------------------------------------------------------------- */
@@ -105,7 +109,7 @@ struct queue_driver *queue_new(struct worker *w)
 {
     struct queue_driver *q = mem_zalloc(sizeof *q);
     q->w = w;
-    list_init(&q->refused);
+    list_init(&q->chunks_waiting);
     make_token(q);
     struct commit_config commit = { .shards = w->shards,
                                     .lease_ms = w->cfg->queue.lease_ms,
@@ -131,7 +135,7 @@ void queue_free(struct queue_driver *q)
     wheel_clear(&q->w->wheel, &q->claims.reconnect);
     redis_link_lost(&q->commits.redis);
     redis_link_lost(&q->claims.redis);
-    answer_refused(q);
+    pump_chunks(q, INT64_MAX);
     commit_free(q->committer);
     claim_free(q->claimer);
     redis_link_done(&q->commits.redis);
@@ -501,64 +505,89 @@ uint16_t queue_pick_shard(struct queue_driver *q)
     return q->next_shard;
 }
 
-static void on_chunk(struct redis_request *req, const redisReply *reply)
+static void answer_chunk(struct queue_chunk *chunk, const redisReply *reply)
 {
-    struct queue_chunk *chunk = container_of(req, struct queue_chunk, request);
     bool is_ok = reply && (chunk->is_write ? reply->type == REDIS_REPLY_STATUS
                                            : reply->type == REDIS_REPLY_STRING);
-    struct slice data = is_ok && !chunk->is_write ? slice_of(reply->str, reply->len) : SLICE_NONE;
+    /* What was read, or Redis' words why not. */
+    bool has_words = is_ok ? !chunk->is_write : reply && reply->type == REDIS_REPLY_ERROR;
     if (chunk->fn)
-        chunk->fn(chunk->owner, is_ok, data);
+        chunk->fn(chunk->owner, is_ok, has_words ? slice_of(reply->str, reply->len) : SLICE_NONE);
     chain_done(&chunk->content);
     free(chunk);
 }
 
-static struct queue_chunk *chunk_new(struct queue_driver *q, queue_chunk_fn *fn, void *owner)
+/* Both directions may be tried twice; so a chunk whose link was lost waits for the next one. */
+static void on_chunk(struct redis_request *req, const redisReply *reply)
+{
+    struct queue_chunk *chunk = container_of(req, struct queue_chunk, request);
+    if (reply || !chunk->fn)
+        answer_chunk(chunk, reply);
+    else
+        list_push_back(&chunk->q->chunks_waiting, &req->node);
+}
+
+static void send_chunk(struct queue_chunk *chunk)
+{
+    struct queue_driver *q = chunk->q;
+    if (q->claims.state != LINK_UP)
+        list_push_back(&q->chunks_waiting, &chunk->request.node);
+    else if (chunk->is_write)
+        claim_chunk_put(&q->claims.redis, &chunk->request, on_chunk, chunk->shard, chunk->id,
+                        chunk->n, &chunk->content, conn_out(q->claims.conn));
+    else
+        claim_chunk_get(&q->claims.redis, &chunk->request, on_chunk, chunk->shard, chunk->id,
+                        chunk->n, conn_out(q->claims.conn));
+}
+
+/* With the link up all go; without it those whose time is over are answered, at most the given age.
+ */
+static void pump_chunks(struct queue_driver *q, int64_t now_ms)
+{
+    struct list waiting, *node;
+    list_init(&waiting);
+    list_append_all(&waiting, &q->chunks_waiting);
+    while ((node = list_pop_front(&waiting))) {
+        struct queue_chunk *chunk =
+            container_of(list_entry(node, struct redis_request, node), struct queue_chunk, request);
+        if (q->claims.state != LINK_UP && (!chunk->fn || chunk->deadline_ms <= now_ms))
+            answer_chunk(chunk, NULL);
+        else
+            send_chunk(chunk);
+    }
+}
+
+static struct queue_chunk *chunk_new(struct queue_driver *q, uint16_t shard, const char *id,
+                                     uint32_t n, queue_chunk_fn *fn, void *owner)
 {
     struct queue_chunk *chunk = mem_zalloc(sizeof *chunk);
     chunk->q = q;
+    chunk->shard = shard;
+    memcpy(chunk->id, id, sizeof chunk->id);
+    chunk->n = n;
     chunk->fn = fn;
     chunk->owner = owner;
+    chunk->deadline_ms = q->w->now.mono_ms + q->w->cfg->limits.commit_timeout_ms;
     chain_init(&chunk->content, &q->w->budget);
     return chunk;
-}
-
-/* A link that is down answers at the end of the turn: never from inside the asking call. */
-static bool chunk_is_refused(struct queue_chunk *chunk)
-{
-    if (chunk->q->claims.state == LINK_UP)
-        return false;
-    list_push_back(&chunk->q->refused, &chunk->request.node);
-    return true;
-}
-
-static void answer_refused(struct queue_driver *q)
-{
-    struct list *node;
-    while ((node = list_pop_front(&q->refused)))
-        on_chunk(list_entry(node, struct redis_request, node), NULL);
 }
 
 struct queue_chunk *queue_chunk_put(struct queue_driver *q, uint16_t shard, const char *id,
                                     uint32_t n, struct chain *content, queue_chunk_fn *fn,
                                     void *owner)
 {
-    struct queue_chunk *chunk = chunk_new(q, fn, owner);
+    struct queue_chunk *chunk = chunk_new(q, shard, id, n, fn, owner);
     chunk->content = *content;
     chunk->is_write = true;
-    if (!chunk_is_refused(chunk))
-        claim_chunk_put(&q->claims.redis, &chunk->request, on_chunk, shard, id, n, &chunk->content,
-                        conn_out(q->claims.conn));
+    send_chunk(chunk);
     return chunk;
 }
 
 struct queue_chunk *queue_chunk_get(struct queue_driver *q, uint16_t shard, const char *id,
                                     uint32_t n, queue_chunk_fn *fn, void *owner)
 {
-    struct queue_chunk *chunk = chunk_new(q, fn, owner);
-    if (!chunk_is_refused(chunk))
-        claim_chunk_get(&q->claims.redis, &chunk->request, on_chunk, shard, id, n,
-                        conn_out(q->claims.conn));
+    struct queue_chunk *chunk = chunk_new(q, shard, id, n, fn, owner);
+    send_chunk(chunk);
     return chunk;
 }
 
@@ -584,7 +613,7 @@ static void pump_commits(struct queue_driver *q)
 void queue_pump(struct queue_driver *q)
 {
     pump_commits(q);
-    answer_refused(q);
+    pump_chunks(q, q->w->now.mono_ms);
     if (q->claims.state == LINK_UP && !q->bye_is_sent)
         claim_pump(q->claimer, &q->claims.redis, q->w->is_draining ? 0 : relay_room(q->w->relay),
                    conn_out(q->claims.conn), &q->w->now);

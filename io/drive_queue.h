@@ -35,7 +35,8 @@ void queue_finish(struct queue_driver *q, struct commit_finish *f);
 
 /* The next shard for a message whose chunks are about to stream. */
 uint16_t queue_pick_shard(struct queue_driver *q);
-/* A chunk on its way to or from Redis. */
+/* A chunk on its way to or from Redis. is_ok: stored, or read (data). Else data holds Redis' words,
+ * or nothing when no Redis could be reached within limits.commit_timeout. */
 typedef void queue_chunk_fn(void *owner, bool is_ok, struct slice data);
 /* Writes content as chunk n; takes the chain's segments. fn is told; NULL owner after
  * queue_chunk_forget. */

@@ -67,11 +67,19 @@ struct relay_driver {
     struct relay_pool *pool;
     struct resolver *resolver;
     struct list outbounds;
+    struct list lookups; /* at the resolver */
     struct settle settle;
     uint32_t held;      /* deliveries in memory */
     uint32_t in_flight; /* of those, on a connection */
     uint32_t held_max;
     bool is_waiting_for_lease; /* the last pump stopped at a delivery without a live lease */
+};
+
+/* A destination at the resolver. */
+struct lookup {
+    struct list node; /* on the driver's lookups */
+    struct relay_driver *r;
+    struct relay_dest *dest; /* the pool keeps it while it is being resolved */
 };
 
 static const struct conn_events outbound_events;
@@ -90,6 +98,7 @@ struct relay_driver *relay_new(struct worker *w)
     struct relay_driver *r = mem_zalloc(sizeof *r);
     r->w = w;
     list_init(&r->outbounds);
+    list_init(&r->lookups);
     settle_init(&r->settle, w, &r->held);
     r->held_max = (uint32_t)worker_share(w, w->cfg->queue.deliveries_max);
     r->pool = relay_pool_new(w->cfg);
@@ -119,6 +128,9 @@ void relay_free(struct relay_driver *r)
     settle_done(&r->settle);
     relay_pool_free(r->pool);
     resolver_free(r->resolver);
+    struct list *node;
+    while ((node = list_pop_front(&r->lookups)))
+        free(list_entry(node, struct lookup, node));
     free(r);
 }
 
@@ -155,6 +167,8 @@ void relay_lease_lost(struct relay_driver *r, uint16_t shard)
  * destination. */
 static bool is_routed_as_before(struct relay_driver *r, const struct delivery *d)
 {
+    if (d->dest[0] == '!')
+        return false;
     for (uint32_t i = 0; i < d->rcpt_count; i++) {
         char key[DEST_KEY_MAX];
         struct slice domain = d->message->rcpts[d->rcpts[i]].domain;
@@ -523,15 +537,11 @@ static void connect_slot(struct relay_driver *r, struct relay_slot *slot,
     metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, 1);
 }
 
-struct lookup {
-    struct relay_driver *r;
-    struct relay_dest *dest; /* the pool keeps it while it is being resolved */
-};
-
 static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_count,
                         uint32_t ttl_ms, const struct rcpt_outcome *failure)
 {
     struct lookup *l = ctx;
+    list_remove(&l->node);
     relay_pool_resolved(l->r->pool, l->dest, hosts, host_count, ttl_ms, failure, &l->r->w->now);
     free(l);
 }
@@ -541,6 +551,7 @@ static void resolve(struct relay_driver *r, struct relay_dest *dest)
     struct lookup *l = mem_zalloc(sizeof *l);
     l->r = r;
     l->dest = dest;
+    list_push_back(&r->lookups, &l->node);
     if (dest->route->relay == RELAY_SMARTHOST)
         resolver_lookup_host(r->resolver, dest->route->host, dest->route->port, &r->w->now,
                              on_resolved, l);

@@ -24,9 +24,10 @@
 #define ACCEPTS_PER_LISTENER 16
 #define CHUNKS_IN_FLIGHT_MAX 2
 #define CHUNK_UNDER_PRESSURE (16 * 1024)
-#define OUT_HIGH             (128 * 1024) /* octets of replies unsent before reading stops (P-112) */
-#define CLIENT_MAX           64
-#define ACCEPT_PAUSE_MS      100
+/* Octets of replies unsent above which reading stops (P-112). */
+#define OUT_HIGH        (128 * 1024)
+#define CLIENT_MAX      64
+#define ACCEPT_PAUSE_MS 100
 
 struct accept_slot {
     struct sockaddr_storage addr;
@@ -68,9 +69,9 @@ struct submit_stream {
     struct queue_chunk *chunks[CHUNKS_IN_FLIGHT_MAX]; /* borrowed; NULL: free place */
     uint32_t in_flight;
     uint16_t shard;
-    bool has_failed;
-    bool is_committing;      /* the end of data was seen; commit when in_flight is 0 */
-    struct message *message; /* owned; with is_committing */
+    enum smtp_verdict verdict; /* SMTP_QUEUED while every chunk was stored */
+    bool is_committing;        /* the end of data was seen; commit when in_flight is 0 */
+    struct message *message;   /* owned; with is_committing */
 };
 
 static const struct conn_events session_events;
@@ -360,7 +361,8 @@ static void on_chunk_stored(void *owner, bool is_ok, struct slice data)
     stream->chunks[1] = NULL;
     stream->in_flight--;
     if (!is_ok)
-        stream->has_failed = true;
+        stream->verdict =
+            slice_eq(slice_head(data, 3), SLICE("OOM")) ? SMTP_QUEUE_FULL : SMTP_NOT_QUEUED;
     if (stream->is_committing)
         begin_commit(s);
     else
@@ -454,9 +456,9 @@ static void begin_commit(struct submission *s)
         if (stream->in_flight > 0)
             return;
         stream->message = NULL;
-        if (stream->has_failed) {
+        if (stream->verdict != SMTP_QUEUED) {
             message_unref(m);
-            give_verdict(s, SMTP_NOT_QUEUED, "");
+            give_verdict(s, stream->verdict, "");
             return;
         }
     }

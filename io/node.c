@@ -20,11 +20,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LISTEN_BACKLOG 4096
-#define ERROR_MAX      2048
+#define LISTEN_BACKLOG   4096
+#define ERROR_MAX        2048
+#define READY_WAIT_TURNS 1000 /* of 5 ms, at most, before serve.ready is said all the same */
 
 struct node {
     const struct config *cfg; /* borrowed */
@@ -70,9 +72,20 @@ static void end_line(struct node *n)
     flush_log(n);
 }
 
+/* Workers write to it at once. Without append each would write at a position that another is about
+ * to move, and lines would be lost; pipes and terminals have no position. */
+static void make_append_only(int fd)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        fcntl(fd, F_SETFL, flags | O_APPEND);
+}
+
 static enum status open_log(struct node *n)
 {
     n->log_fd = STDOUT_FILENO;
+    make_append_only(n->log_fd);
     if (n->cfg->log.file) {
         n->log_fd = open(n->cfg->log.file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
         if (n->log_fd < 0) {
@@ -342,14 +355,23 @@ static int join_workers(struct node *n)
     return code;
 }
 
+/* Ready means that mail is welcome: every worker has its Redis links. */
+static void wait_for_workers(struct node *n)
+{
+    struct timespec pause = { .tv_nsec = 5 * 1000 * 1000 };
+    for (int i = 0; i < READY_WAIT_TURNS && not_ready(n) && !any_worker_failed(n); i++)
+        nanosleep(&pause, NULL);
+}
+
 static int serve_prepared(struct node *n, const sigset_t *signals)
 {
+    start_workers(n);
+    wait_for_workers(n);
     begin_line(n, LOG_INFO, "serve.ready");
     log_cstr(&n->log, "version", KILAT_VERSION);
     log_num(&n->log, "workers", n->worker_count);
     log_num(&n->log, "shards", n->shards);
     end_line(n);
-    start_workers(n);
     run_until_signal(n, signals);
     allow_second_signal(signals);
     drain(n);

@@ -22,16 +22,39 @@ struct verdicts {
     uint32_t later_count, failed_count;
 };
 
+static void verdicts_done(struct verdicts *v)
+{
+    free(v->later);
+    free(v->failed);
+}
+
+/* A delivery whose bounce waits for the first chunk of the original. */
+struct header_wait {
+    struct list node;          /* on the settle's waits */
+    struct queue_chunk *chunk; /* borrowed; on its way */
+    struct settle *s;
+    struct delivery *d;
+    struct verdicts v;
+    char host[256];
+};
+
 void settle_init(struct settle *s, struct worker *w, uint32_t *held)
 {
     s->w = w;
     s->held = held;
     list_init(&s->finishing);
+    list_init(&s->waits);
 }
 
 void settle_done(struct settle *s)
 {
     struct list *node;
+    while ((node = list_pop_front(&s->waits))) {
+        struct header_wait *wait = list_entry(node, struct header_wait, node);
+        queue_chunk_forget(wait->chunk);
+        verdicts_done(&wait->v);
+        free(wait);
+    }
     while ((node = list_pop_front(&s->finishing)))
         delivery_free(list_entry(node, struct delivery, node));
 }
@@ -146,12 +169,6 @@ static struct verdicts judge(struct settle *s, struct delivery *d, const char *h
     return v;
 }
 
-static void verdicts_done(struct verdicts *v)
-{
-    free(v->later);
-    free(v->failed);
-}
-
 /* --- bounces --------------------------------------------------------------------------------- */
 
 /* As much of the original as a bounce may return, in one piece. */
@@ -226,16 +243,10 @@ static void conclude(struct settle *s, struct delivery *d, const struct verdicts
 
 /* --- bounces of large messages --------------------------------------------------------------- */
 
-struct header_wait {
-    struct settle *s;
-    struct delivery *d;
-    struct verdicts v;
-    char host[256];
-};
-
 static void on_header(void *owner, bool is_ok, struct slice data)
 {
     struct header_wait *wait = owner;
+    list_remove(&wait->node);
     list_remove(&wait->d->node);
     conclude(wait->s, wait->d, &wait->v, wait->host,
              is_ok ? slice_head(data, BOUNCE_RETURNED_MAX + 1) : SLICE_NONE);
@@ -250,7 +261,8 @@ static void read_header_first(struct settle *s, struct delivery *d, struct verdi
     *wait = (struct header_wait){ .s = s, .d = d, .v = v };
     memcpy(wait->host, host, strnlen(host, sizeof wait->host - 1));
     list_push_back(&s->finishing, &d->node);
-    queue_chunk_get(s->w->queue, d->shard, d->message->id, 0, on_header, wait);
+    list_push_back(&s->waits, &wait->node);
+    wait->chunk = queue_chunk_get(s->w->queue, d->shard, d->message->id, 0, on_header, wait);
 }
 
 /* --- entry points ---------------------------------------------------------------------------- */

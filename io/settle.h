@@ -11,6 +11,7 @@ struct settle {
     struct worker *w;      /* borrowed */
     uint32_t *held;        /* borrowed; the driver's count of deliveries in memory */
     struct list finishing; /* struct delivery: their end is on the way to Redis */
+    struct list waits;     /* deliveries whose bounce waits for the original's header */
 };
 
 void settle_init(struct settle *s, struct worker *w, uint32_t *held);

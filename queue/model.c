@@ -204,6 +204,7 @@ static void make_ready(struct queue_model *m, struct model_delivery *d, bool to_
 {
     char name[NAME_MAX_LEN];
     must(sscanf(d->item, "%*c\t%299[^\t]", name) == 1);
+    is_held |= name[0] == '!';
     struct model_dest *dest = dest_of(m, d->item[0], name, is_held ? HELD : m->now_ms);
     list_remove(&d->node);
     d->owner[0] = 0;

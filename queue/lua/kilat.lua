@@ -64,9 +64,13 @@ local function chunks_of(item)
 end
 
 -- Puts an item on its destination's list; push is RPUSH (new) or LPUSH (it had its turn before). A
--- destination that is held, or has its place in the queue, keeps it.
+-- destination that is held, or has its place in the queue, keeps it. One named "!..." belongs to a
+-- route that holds: whatever comes back to it is held again.
 local function make_ready(tag, id, item, push, now)
   local lane, dest = place_of(item)
+  if string.sub(dest, 1, 1) == '!' then
+    now = '+inf'
+  end
   redis.call(push, tag .. 'r:' .. lane .. ':' .. dest, id .. '\t' .. item)
   redis.call('ZADD', tag .. 'd:' .. lane, 'NX', now, dest)
 end

@@ -77,10 +77,12 @@ def test_hold_route_is_released(gateways):
     kilat = gateways(route={"*": HOLD})
     ident = submit(kilat)
     held = wait_until(lambda: kilat.queue("list", "held").splitlines()[1:], 10, "held mail")[0]
-    kilat.queue("release", held.split()[2])
+    refused = kilat.command("queue", "release", held.split()[2])
+    assert refused.returncode == 1 and "still holds this mail" in refused.stderr
+    kilat.queue("release", "all")  # claimed, found to be held by its route, held again
     time.sleep(2)
     assert kilat.process.poll() is None, kilat.tail()
-    assert ident in kilat.queue("list")
+    assert ident in kilat.queue("list", "held")
 
 
 def test_retry_now(gateways, mx):

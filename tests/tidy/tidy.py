@@ -27,9 +27,14 @@ def check(function):
 
 
 def files(*patterns):
-    """Files git knows or would add, by suffix or name."""
-    out = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-                         cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    """Files of the project by suffix: what git knows or would add; without git, all there is."""
+    try:
+        out = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+                             cwd=ROOT, capture_output=True, text=True,
+                             check=True).stdout.split("\n")
+    except (OSError, subprocess.CalledProcessError):
+        out = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")
+               if not re.search(r"(^|/)(build[^/]*|\.git|__pycache__)/", str(p.relative_to(ROOT)))]
     return [p for p in sorted(set(out)) if p.endswith(patterns) and (ROOT / p).is_file()]
 
 
