@@ -827,7 +827,7 @@ static void a_hundred_thousand_destinations(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest connections[] = {
+    const struct CMUnitTest tests[] = {
         CASE(a_warm_connection_is_used_first),
         CASE(a_destination_is_looked_up_by_its_key),
         CASE(another_connection_is_opened_when_many_wait),
@@ -841,8 +841,6 @@ int main(void)
         CASE(one_more_may_overlap),
         CASE(a_ready_connection_is_better_than_overlap),
         CASE(a_closing_connection_takes_nothing),
-    };
-    const struct CMUnitTest failures[] = {
         CASE(hosts_are_tried_in_order_then_all_is_deferred),
         CASE(rests_grow_to_a_minute_and_success_ends_them),
         CASE(failures_are_forgotten_after_twice_the_rest),
@@ -856,14 +854,13 @@ int main(void)
         CASE(a_host_that_hangs_up_unused_has_failed),
         CASE(a_lookup_that_fails_defers_or_bounces),
         CASE(hosts_are_looked_up_again_before_a_connection),
-    };
-    const struct CMUnitTest deliveries[] = {
-        CASE(destinations_take_turns),          CASE(what_is_put_back_goes_first),
-        CASE(draining_gives_everything_back),   CASE(a_shard_is_taken_away),
-        CASE(what_is_in_the_pool_goes_with_it), CASE(held_mail_is_not_delivered),
+        CASE(destinations_take_turns),
+        CASE(what_is_put_back_goes_first),
+        CASE(draining_gives_everything_back),
+        CASE(a_shard_is_taken_away),
+        CASE(what_is_in_the_pool_goes_with_it),
+        CASE(held_mail_is_not_delivered),
         CASE(a_hundred_thousand_destinations),
     };
-    return cmocka_run_group_tests_name("pool: connections", connections, NULL, NULL) +
-           cmocka_run_group_tests_name("pool: failures", failures, NULL, NULL) +
-           cmocka_run_group_tests_name("pool: deliveries", deliveries, NULL, NULL);
+    return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }
