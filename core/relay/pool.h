@@ -57,7 +57,7 @@ struct relay_dest {
     size_t hosts_failed;         /* of them, in this round; a message that is sent ends it */
     bool is_round_over;          /* every host failed, and no connection was begun since */
     uint32_t hosts_serial;       /* which list of hosts this is; slots outlive theirs */
-    int64_t hosts_expire_ms;     /* monotonic: resolve again before the next connection */
+    int64_t hosts_expire_ms;     /* monotonic: resolve again before the next round */
     int64_t not_before_ms;       /* monotonic: no new connection before this */
     uint32_t failures;           /* rounds over all hosts that failed, in a row */
     struct rcpt_outcome failure; /* in BACKOFF: why; its text is in failure_text */

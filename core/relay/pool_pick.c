@@ -84,6 +84,13 @@ static struct relay_action pick_connect(struct relay_pool *p, struct relay_dest 
     };
 }
 
+/* A round goes on with the hosts it began with: one that hangs for longer than its addresses are
+ * good for would be the first again each time, and the others never tried. */
+static bool needs_hosts(const struct relay_dest *dest, const struct now *now)
+{
+    return now->mono_ms >= dest->hosts_expire_ms && dest->hosts_failed == 0;
+}
+
 static struct relay_action pick_open(struct relay_pool *p, struct relay_dest *dest,
                                      const struct now *now)
 {
@@ -95,7 +102,7 @@ static struct relay_action pick_open(struct relay_pool *p, struct relay_dest *de
         return pick_hold(p, dest);
     if (p->slots >= p->cfg->relay.connections_max)
         return pick_starve(p, dest);
-    if (now->mono_ms >= dest->hosts_expire_ms)
+    if (needs_hosts(dest, now))
         return pick_resolve(dest);
     return pick_connect(p, dest);
 }

@@ -653,12 +653,35 @@ static void hosts_are_looked_up_again_before_a_connection(void **state)
     fail_slot(second);
     fail_slot(third);
     second = want_connect("mx1.example");
+    relay_pool_connected(pool, second, &now);
+    delivery_free(want_send(second));
     now.mono_ms += 1000;
-    add("x.example", 1);
-    hosts(want(RELAY_RESOLVE).dest, 2, 0); /* and a new list is a new round */
+    add("x.example", 5);
+    hosts(want(RELAY_RESOLVE).dest, 2, 0); /* and a new list begins with its first host */
+    relay_pool_sent(pool, second, &now);
     fail_slot(second);
     fail_slot(want_connect("mx0.example"));
     want_connect("mx1.example");
+}
+
+/* A host that hangs for longer than its addresses are good for: the round goes on where it was, or
+ * the first host would be tried for ever (P-162). */
+static void hosts_that_expire_in_a_round_are_tried_to_its_end(void **state)
+{
+    add("x.example", 1);
+    hosts(want(RELAY_RESOLVE).dest, 3, 5000);
+    for (uint32_t i = 0; i < 3; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "mx%u.example", i);
+        struct relay_slot *slot = want_connect(name);
+        want(RELAY_NOTHING);
+        now.mono_ms += 30000; /* relay.connect_timeout */
+        fail_slot(slot);
+    }
+    want_defer(OUTCOME_CONNECT, 421, "connection refused");
+    now.mono_ms += 1000;
+    add("x.example", 1);
+    want(RELAY_RESOLVE); /* what comes next sees the new ones */
 }
 
 /* --- deliveries ------------------------------------------------------------------------------ */
@@ -854,6 +877,7 @@ int main(void)
         CASE(a_host_that_hangs_up_unused_has_failed),
         CASE(a_lookup_that_fails_defers_or_bounces),
         CASE(hosts_are_looked_up_again_before_a_connection),
+        CASE(hosts_that_expire_in_a_round_are_tried_to_its_end),
         CASE(destinations_take_turns),
         CASE(what_is_put_back_goes_first),
         CASE(draining_gives_everything_back),

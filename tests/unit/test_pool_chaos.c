@@ -3,8 +3,9 @@
  * The pool against a driver that does anything a driver may do, at random: deliveries come, names
  * resolve or not, connections come up, refuse, hang, serve, overlap, break, time passes. After
  * every step a model of our own says what must hold: no limit is passed, no delivery is lost, given
- * twice or given to the wrong destination, a connection in a closing state is left alone. Then the
- * world becomes good, and everything must drain by the pool's own wake times alone.
+ * twice or given to the wrong destination, a connection in a closing state is left alone. In some
+ * cases every host dies then, slowly, and all that waits must be given back. Then the world becomes
+ * good, and everything must drain by the pool's own wake times alone.
  *
  * A failing case names its seed; give it as the first argument to run it alone.
  */
@@ -52,6 +53,7 @@ static struct sim {
     struct relay_dest *lookups[DESTS]; /* that the pool asked for */
     uint32_t lookup_count;
     bool is_good; /* everything works from now on */
+    bool is_dead; /* names resolve, and nothing else works */
 } sim;
 
 static void check_that(bool is_so, int line, const char *what)
@@ -163,7 +165,7 @@ static void resolve(void)
     uint32_t i = roll(sim.lookup_count);
     struct relay_dest *dest = sim.lookups[i];
     sim.lookups[i] = sim.lookups[--sim.lookup_count];
-    size_t count = sim.is_good ? 1 : roll(4);
+    size_t count = sim.is_good ? 1 : sim.is_dead ? 3 : roll(4);
     relay_pool_resolved(sim.pool, dest, hosts, count, roll(3) * 4000, count ? NULL : &why,
                         &sim.now);
 }
@@ -396,6 +398,34 @@ static void everything_drains(void)
         CHECK(sim.fates[i] == OVER);
 }
 
+/* All that is under way fails, after longer than any address is good for. */
+static void world_fails(void)
+{
+    sim.now.mono_ms += 30000;
+    while (sim.lookup_count)
+        resolve();
+    for (uint32_t i = 0; i < SLOTS_MAX; i++) {
+        struct sim_slot *s = &sim.slots[i];
+        while (s->flying[0])
+            land(s, true);
+        if (s->link != FREE)
+            gone(s, s->link == CONNECTING ? &broken : NULL);
+    }
+}
+
+/* Each host of each destination is tried once, with as little as one connection at a time. */
+static void everything_is_given_back(void)
+{
+    sim.is_dead = true;
+    for (uint32_t turns = 0; sim.waiting + sim.flying + sim.links > 0; turns++) {
+        CHECK(turns < 10 * DESTS);
+        world_fails();
+        pump();
+        check();
+    }
+    sim.is_dead = false;
+}
+
 static void shut_down(void)
 {
     relay_pool_drain(sim.pool);
@@ -430,6 +460,8 @@ static void run_case(uint64_t seed)
     begin(seed);
     for (uint32_t i = 0; i < STEPS; i++)
         step();
+    if (seed % 2 == 0)
+        everything_is_given_back();
     if (seed % 3 == 0)
         shut_down();
     else
