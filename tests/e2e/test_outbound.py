@@ -352,8 +352,12 @@ def test_chaos(gateways, seed):
     with Mx(chaos=(seed, 0.05)) as host:
         kilat = gateways(route={"*": smarthost(host.port)})
         idents = [submit(kilat, size=600 + 50 * n) for n in range(60)]
-        for ident in idents:
-            kilat.wait_event("relay.done", timeout=60, id=ident, fate="delivered")
+        try:
+            for ident in idents:
+                kilat.wait_event("relay.done", timeout=40, id=ident, fate="delivered")
+        except AssertionError:
+            print(kilat.queue("stats"), kilat.queue("list"), f"{len(host.messages)} arrived")
+            raise
         got = b"".join(m.content for m in host.messages)
         assert all(ident.encode() in got for ident in idents)
         assert host.violations == []

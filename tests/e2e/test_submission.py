@@ -193,7 +193,8 @@ def test_client_that_does_not_read(gateways):
     except TimeoutError:
         pass
     assert queue_id(send(kilat.port, message(1024)))
-    assert is_sanitized() or kilat.rss() - before < 8_000_000
+    # a worker's receive buffers may grow to 1,024 of 16 KiB
+    assert is_sanitized() or kilat.rss() - before < 32_000_000
     deaf.sock.close()
 
 

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from lib.kilat import Kilat, send, smarthost  # noqa: E402
-from lib.net import queue_id, wait_until  # noqa: E402
+from lib.net import end_with_us, queue_id, wait_until  # noqa: E402
 
 ONCE_S = 60     # most that --once may take after the build
 
@@ -61,7 +61,8 @@ class Sink:
         self.port_file = folder / "sink.port"
         program = pathlib.Path(__file__).with_name("capture_sink.py")
         self.process = subprocess.Popen([sys.executable, str(program), "--port-file",
-                                         str(self.port_file)], stdout=out, start_new_session=True)
+                                         str(self.port_file)], stdout=out, start_new_session=True,
+                                        preexec_fn=end_with_us)
         wait_until(self.port_file.exists, 15, "the capture sink")
         self.port = int(self.port_file.read_text())
 

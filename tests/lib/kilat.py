@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 
-from lib.net import wait_until
+from lib.net import end_with_us, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 READY_S = 30        # start to serve.ready, sanitized build, loaded machine
@@ -141,7 +141,8 @@ class Kilat:
         with open(self.log_path, "wb") as out, open(self.err_path, "wb") as err:
             self.process = subprocess.Popen(
                 self.wrap + [str(self.program), "serve", "-c", str(self.config)], stdout=out,
-                stderr=err, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True)
+                stderr=err, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True,
+                preexec_fn=end_with_us)
         return self
 
     def start(self, timeout=READY_S):

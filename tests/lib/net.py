@@ -1,7 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """net - ports, waiting, and a bare SMTP client that says exactly what it is told."""
+import ctypes
+import signal
 import socket
 import time
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_us():
+    """For Popen(preexec_fn=...): the child gets SIGKILL when this process ends, however it ends.
+    The kernel watches the thread that started it, so only for what the main thread starts."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_port():

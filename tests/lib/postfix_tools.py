@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from lib.net import free_port, wait_until
+from lib.net import end_with_us, free_port, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ class SmtpSink:
         user = ["-u", "root"] if os.geteuid() == 0 else []
         self.process = subprocess.Popen(
             [program("smtp-sink"), *user, "-d", "m.", *self.options, f"127.0.0.1:{self.port}",
-             "1000"], cwd=self.folder, start_new_session=True)
+             "1000"], cwd=self.folder, start_new_session=True, preexec_fn=end_with_us)
         return self
 
     def __exit__(self, *_):

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 
-from lib.net import wait_until
+from lib.net import end_with_us, wait_until
 
 
 class Redis:
@@ -30,8 +30,13 @@ class Redis:
         for key, value in {"port": "0", **self.settings}.items():
             command += ["--" + key.replace("_", "-"), value]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, start_new_session=True)
-        wait_until(self._answers, timeout, "redis to answer")
+                                        stdout=subprocess.DEVNULL, start_new_session=True,
+                                        preexec_fn=end_with_us)
+        try:
+            wait_until(self._answers, timeout, "redis to answer")
+        except AssertionError:
+            self.stop()
+            raise
         return self
 
     def _answers(self):
