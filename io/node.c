@@ -446,6 +446,20 @@ static void print_ring(const struct ring_features *f)
     print_feature("multishot receive", f->multishot_recv, "no (one-shot receives)");
 }
 
+/* Every session is an open file; the kernel's limit may be the smaller number. */
+static void print_limits(const struct config *cfg)
+{
+    struct rlimit limit = { 0 };
+    printf("limits\n  %-18s %u\n", "sessions", cfg->limits.sessions_max);
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    bool is_short = limit.rlim_cur < cfg->limits.sessions_max;
+    printf("  %-18s %llu%s\n", "open files", (unsigned long long)limit.rlim_cur,
+           is_short ? " (fewer than limits.sessions_max: accepting rests when they are used up; "
+                      "raise LimitNOFILE or lower sessions_max)"
+                    : "");
+}
+
 int node_check(const struct config *cfg)
 {
     struct buf error;
@@ -454,6 +468,7 @@ int node_check(const struct config *cfg)
     buf_init(&error, ERROR_MAX);
     raise_file_limit();
     printf("configuration\n  %-18s ok\n  %-18s %u\n", cfg->file, "workers", worker_count_of(cfg));
+    print_limits(cfg);
     enum status st = ring_new(&rc, &ring, &error);
     if (st == STATUS_OK) {
         struct ring_features features = ring_features(ring);
