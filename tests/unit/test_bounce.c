@@ -262,6 +262,17 @@ static void its_envelope(void **state) /* P-190, P-227 */
     assert_string_not_equal(bounce->id, original->id);
 }
 
+/* The bounce is routed by it. */
+static void the_last_at_sign_divides_the_sender(void **state)
+{
+    original->sender = SLICE("\"s@z.example\"@y.example");
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no such user"));
+    make(1, false);
+    assert_true(slice_eq(bounce->rcpts[0].address, original->sender));
+    assert_true(slice_eq(bounce->rcpts[0].domain, SLICE("y.example")));
+    want_field(whole.header, "To", "<\"s@z.example\"@y.example>");
+}
+
 static void its_header(void **state) /* P-228, P-235 */
 {
     char id[64];
@@ -476,6 +487,21 @@ static void a_header_that_is_cut_ends_with_a_whole_line(void **state)
     }
 }
 
+static void a_header_of_more_than_may_be_returned_is_cut(void **state) /* P-236 */
+{
+    static const char line[] = "X-Field: 0123456789012345678901234567890123456789012345678\r\n";
+    size_t len = sizeof line - 1, count = (BOUNCE_RETURNED_MAX + len - 1) / len + 1;
+    for (size_t i = 0; i < count; i++)
+        memcpy(big + i * len, line, len);
+    memcpy(big + count * len, "\r\n", 2);
+    ctx.original = slice_of(big, count * len + 2);
+    original->size = ctx.original.len;
+    outcome(1, OUTCOME_RCPT, 550, "", SLICE("no"));
+    make(1, false);
+    want(parts[2].header, "text/rfc822-headers");
+    assert_int_equal(parts[2].body.len, BOUNCE_RETURNED_MAX / len * len);
+}
+
 static void an_original_that_is_not_clean_comes_as_headers(void **state)
 {
     static const struct slice bodies[] = { SLICE("bare\rcr\r\n"), SLICE("bare\nlf\r\n"),
@@ -580,6 +606,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(nobody_is_told_about_a_bounce_or_without_a_sender),
         CASE(its_envelope),
+        CASE(the_last_at_sign_divides_the_sender),
         CASE(its_header),
         CASE(each_failed_recipient_is_reported),
         CASE(only_the_failed_are_named),
@@ -590,6 +617,7 @@ int main(void)
         CASE(a_small_original_is_returned_whole),
         CASE(a_large_one_by_its_header),
         CASE(a_header_that_is_cut_ends_with_a_whole_line),
+        CASE(a_header_of_more_than_may_be_returned_is_cut),
         CASE(an_original_that_is_not_clean_comes_as_headers),
         CASE(returned_8bit_is_declared),
         CASE(the_boundary_is_not_in_the_content),

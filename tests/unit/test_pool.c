@@ -275,6 +275,22 @@ static void room_goes_to_whoever_still_wants_it(void **state)
     assert_string_equal(want(RELAY_CONNECT).dest->key, "z.example");
 }
 
+static void no_more_room_is_made_than_is_wanted(void **state)
+{
+    cfg.relay.connections_max = 2;
+    struct relay_slot *first = begin("x.example", 1);
+    finish(first, want_send(first));
+    struct relay_slot *second = begin("y.example", 1);
+    finish(second, want_send(second));
+    add("z.example", 1);
+    hosts(want(RELAY_RESOLVE).dest, 1, 1000);
+    assert_ptr_equal(want(RELAY_QUIT).slot, first); /* idle for longest */
+    want(RELAY_NOTHING);
+    add("y.example", 1);
+    finish(second, want_send(second));
+    want(RELAY_NOTHING);
+}
+
 static void a_connection_serves_so_many_messages(void **state)
 {
     cfg.relay.messages_per_connection = 2;
@@ -405,6 +421,18 @@ static void a_closing_connection_takes_nothing(void **state)
     assert_int_equal(relay_pool_connections(pool), 0);
 }
 
+static void one_that_closes_before_it_greets_takes_nothing(void **state)
+{
+    add("x.example", 1);
+    hosts(want(RELAY_RESOLVE).dest, 2, 3600000);
+    struct relay_slot *slot = want_connect("mx0.example");
+    relay_pool_slot_closing(pool, slot);
+    want(RELAY_NOTHING);
+    relay_pool_connected(pool, slot, &now); /* its greeting was on the way */
+    want_connect("mx0.example");            /* who waits waits for another */
+    want(RELAY_NOTHING);
+}
+
 /* --- failures -------------------------------------------------------------------------------- */
 
 static void hosts_are_tried_in_order_then_all_is_deferred(void **state)
@@ -460,7 +488,10 @@ static void failures_are_forgotten_after_twice_the_rest(void **state)
         fail_slot(slot);
         want_defer(OUTCOME_CONNECT, 421, "connection refused");
         want(RELAY_NOTHING);
-        now.mono_ms += 2000;
+        now.mono_ms += 1999;
+        want(RELAY_NOTHING);
+        assert_int_equal(pool->dest_count, 1);
+        now.mono_ms += 1;
         want(RELAY_NOTHING);
         assert_int_equal(pool->dest_count, 0);
     }
@@ -526,6 +557,31 @@ static void the_last_of_a_round_ends_it(void **state)
     for (int i = 0; i < 5; i++)
         want_defer(OUTCOME_CONNECT, 421, "connection refused");
     want(RELAY_NOTHING);
+    now.mono_ms += 1000;
+    add("x.example", 1);
+    hosts(want(RELAY_RESOLVE).dest, 2, 3600000); /* and the next one tries every host */
+    fail_slot(want_connect("mx0.example"));
+    want_connect("mx1.example");
+}
+
+/* The same, but one of the old attempts came up and took mail: a new round has begun. */
+static void a_late_success_begins_a_new_round(void **state)
+{
+    add("x.example", 9);
+    hosts(want(RELAY_RESOLVE).dest, 2, 3600000);
+    struct relay_slot *a = want_connect("mx0.example"), *b = want_connect("mx0.example");
+    struct relay_slot *slow = want_connect("mx0.example");
+    fail_slot(a);
+    fail_slot(want_connect("mx1.example"));
+    want(RELAY_NOTHING);
+    relay_pool_connected(pool, b, &now);
+    finish(b, want_send(b));
+    relay_pool_slot_gone(pool, b, NULL, &now);
+    fail_slot(slow);
+    want(RELAY_NOTHING); /* neither given back nor tried at once */
+    assert_int_equal(relay_pool_waiting(pool), 8);
+    now.mono_ms += 1000;
+    want_connect("mx1.example");
 }
 
 static void nothing_is_given_up_while_a_connection_works(void **state)
@@ -550,6 +606,53 @@ static void nothing_is_given_up_while_a_connection_works(void **state)
     add("x.example", 1);
     want(RELAY_NOTHING);
     finish(slot, d);
+}
+
+/* Else the hosts that fail would be tried in turn for as long as another connection works. */
+static void an_old_connection_does_not_prolong_the_round(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    add("x.example", 6);
+    struct relay_slot *extra = want_connect("mx0.example");
+    finish(slot, d);
+    d = want_send(slot);
+    fail_slot(extra);
+    extra = want_connect("mx1.example");
+    finish(slot, d);
+    d = want_send(slot);
+    add("x.example", 1);
+    fail_slot(extra);
+    want(RELAY_NOTHING);
+    assert_int_equal(relay_pool_wake_ms(pool), now.mono_ms + 1000);
+    finish(slot, d);
+}
+
+/* A destination with one busy connection that holds from now on. */
+static struct relay_slot *begin_hold(const char *key)
+{
+    struct relay_slot *slot = begin(key, 1);
+    delivery_free(want_send(slot));
+    add(key, 6);
+    fail_slot(want_connect("mx0.example"));
+    want(RELAY_NOTHING);
+    return slot;
+}
+
+static void those_that_hold_wake_in_the_order_of_their_times(void **state)
+{
+    int64_t begun = now.mono_ms;
+    struct relay_slot *x = begin_hold("x.example");
+    now.mono_ms += 500;
+    begin_hold("y.example");
+    relay_pool_sent(pool, x, &now); /* x has a turn, and holds again behind y */
+    delivery_free(want_send(x));
+    want(RELAY_NOTHING);
+    assert_int_equal(relay_pool_wake_ms(pool), begun + 1000);
+    now.mono_ms = begun + 1000;
+    assert_string_equal(want(RELAY_CONNECT).dest->key, "x.example");
+    want(RELAY_NOTHING);
+    assert_int_equal(relay_pool_wake_ms(pool), begun + 1500);
 }
 
 static void a_new_round_after_a_pause_tries_every_host(void **state)
@@ -593,6 +696,21 @@ static void an_unused_connection_may_end(void **state)
     want(RELAY_NOTHING);
 }
 
+static void one_that_was_asked_to_end_has_not_failed(void **state)
+{
+    relay_pool_add(pool, make("x.example", 7));
+    hosts(want(RELAY_RESOLVE).dest, 1, 3600000);
+    struct relay_slot *slot = want_connect("mx0.example");
+    delivery_free(relay_pool_take_shard(pool, 7));
+    relay_pool_connected(pool, slot, &now);
+    want(RELAY_NOTHING);
+    now.mono_ms += 5000;
+    assert_ptr_equal(want(RELAY_QUIT).slot, slot);
+    add("x.example", 1); /* it comes while the QUIT is under way */
+    relay_pool_slot_gone(pool, slot, NULL, &now);
+    want_connect("mx0.example");
+}
+
 /* P-170: greets, and hangs up before it takes anything: no endless connecting. */
 static void a_host_that_hangs_up_unused_has_failed(void **state)
 {
@@ -623,6 +741,20 @@ static void a_lookup_that_fails_defers_or_bounces(void **state)
         want_defer(OUTCOME_DNS, 550, "no such domain");
         want(RELAY_NOTHING);
     }
+}
+
+static void long_words_of_a_failure_are_cut(void **state)
+{
+    char words[1000];
+    memset(words, 'w', sizeof words - 1);
+    words[sizeof words - 1] = '\0';
+    add("x.example", 1);
+    no_hosts(want(RELAY_RESOLVE).dest, 451, words);
+    struct delivery *d = want(RELAY_DEFER).delivery;
+    size_t len = d->outcomes[0].text.len;
+    assert_in_range(len, 200, sizeof((struct relay_dest *)0)->failure_text);
+    assert_true(slice_eq(d->outcomes[0].text, slice_of(words, len)));
+    delivery_free(d);
 }
 
 static void hosts_are_looked_up_again_before_a_connection(void **state)
@@ -858,12 +990,14 @@ int main(void)
         CASE(an_idle_connection_makes_room),
         CASE(one_that_becomes_idle_later_makes_room_too),
         CASE(room_goes_to_whoever_still_wants_it),
+        CASE(no_more_room_is_made_than_is_wanted),
         CASE(a_connection_serves_so_many_messages),
         CASE(an_idle_connection_is_closed_in_time),
         CASE(what_waits_is_sent_rather_than_the_connection_closed),
         CASE(one_more_may_overlap),
         CASE(a_ready_connection_is_better_than_overlap),
         CASE(a_closing_connection_takes_nothing),
+        CASE(one_that_closes_before_it_greets_takes_nothing),
         CASE(hosts_are_tried_in_order_then_all_is_deferred),
         CASE(rests_grow_to_a_minute_and_success_ends_them),
         CASE(failures_are_forgotten_after_twice_the_rest),
@@ -871,11 +1005,16 @@ int main(void)
         CASE(a_host_that_works_starts_a_new_round),
         CASE(two_that_fail_together_skip_no_host),
         CASE(the_last_of_a_round_ends_it),
+        CASE(a_late_success_begins_a_new_round),
         CASE(nothing_is_given_up_while_a_connection_works),
+        CASE(an_old_connection_does_not_prolong_the_round),
+        CASE(those_that_hold_wake_in_the_order_of_their_times),
         CASE(a_new_round_after_a_pause_tries_every_host),
         CASE(an_unused_connection_may_end),
+        CASE(one_that_was_asked_to_end_has_not_failed),
         CASE(a_host_that_hangs_up_unused_has_failed),
         CASE(a_lookup_that_fails_defers_or_bounces),
+        CASE(long_words_of_a_failure_are_cut),
         CASE(hosts_are_looked_up_again_before_a_connection),
         CASE(hosts_that_expire_in_a_round_are_tried_to_its_end),
         CASE(destinations_take_turns),
