@@ -978,6 +978,33 @@ static void a_hundred_thousand_destinations(void **state)
     assert_int_equal(pool->dest_count, 0); /* none is kept for nothing */
 }
 
+/* The same when none of them can be reached, and their failures are remembered for a while. */
+static void a_hundred_thousand_dead_destinations(void **state)
+{
+    uint32_t deferred = 0, actions = 0;
+    for (uint32_t i = 0; i < MANY; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "d%u.example", i);
+        add(key, 1);
+    }
+    while (deferred < MANY) {
+        struct relay_action a = relay_pool_next(pool, &now);
+        assert_true(actions++ < 5 * MANY);
+        switch (a.kind) {
+        case RELAY_RESOLVE: hosts(a.dest, 1, 3600000); break;
+        case RELAY_CONNECT: fail_slot(a.slot); break;
+        case RELAY_DEFER: delivery_free(a.delivery), deferred++; break;
+        default: fail();
+        }
+    }
+    want(RELAY_NOTHING);
+    assert_int_equal(pool->dest_count, MANY);
+    now.mono_ms += 2000;
+    for (int i = 0; i < MANY; i++) /* one is forgotten in each call */
+        want(RELAY_NOTHING);
+    assert_int_equal(pool->dest_count, 0);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
@@ -1024,6 +1051,7 @@ int main(void)
         CASE(what_is_in_the_pool_goes_with_it),
         CASE(held_mail_is_not_delivered),
         CASE(a_hundred_thousand_destinations),
+        CASE(a_hundred_thousand_dead_destinations),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }
