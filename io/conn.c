@@ -346,14 +346,23 @@ static void hold(struct conn *c, struct slice rest)
         conn_close(c);
 }
 
+/* Behind what is held already, also when that is about to be delivered at the end of the turn:
+ * octets never overtake each other. */
+static void deliver_later(struct conn *c, struct slice in)
+{
+    bool was_paused = c->is_paused;
+    hold(c, in);
+    c->is_paused = was_paused;
+    if (was_paused && c->recv_is_armed && c->state == CONN_OPEN)
+        ring_cancel(c->table->ring, tag_of(c, RING_RECV));
+}
+
 static void deliver(struct conn *c, struct slice in)
 {
     if (c->state == CONN_LINGER || c->state == CONN_CLOSING)
         return;
-    if (c->is_paused) {
-        hold(c, in);
-        if (c->recv_is_armed && c->state == CONN_OPEN)
-            ring_cancel(c->table->ring, tag_of(c, RING_RECV));
+    if (c->is_paused || c->held) {
+        deliver_later(c, in);
         return;
     }
     size_t taken = c->events->on_data(c, in);

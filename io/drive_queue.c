@@ -20,8 +20,10 @@
 
 #define RECONNECT_MIN_MS 50
 #define RECONNECT_MAX_MS 1000
-#define STALL_MS         5000 /* no reply for this long: /readyz says so */
-#define BATCHES_MAX      16   /* batches whose octets may be on their way at once */
+#define ANSWER_MS        5000  /* to connect and to answer the hello */
+#define SILENCE_MS       15000 /* an up link with requests and no octet for this long is dead */
+#define STALL_MS         5000  /* no reply for this long: /readyz says so */
+#define BATCHES_MAX      16    /* batches whose octets may be on their way at once */
 
 enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_HELLO, LINK_UP };
 
@@ -32,7 +34,8 @@ struct link {
     struct conn *conn; /* borrowed; NULL when there is none */
     struct redis_link redis;
     struct redis_request hello;
-    struct wheel_timer reconnect;
+    struct wheel_timer reconnect; /* while DOWN: the next try; while CONNECTING, HELLO: patience */
+    int64_t heard_ms;             /* monotonic; when octets last came, or nothing was awaited */
     uint32_t pause_ms;
     bool was_up; /* it has been up once: later ones are reconnects */
 };
@@ -46,6 +49,8 @@ struct queue_driver {
     struct list chunks_waiting; /* struct queue_chunk, for the claim link to be up */
     uint16_t next_shard;
     bool bye_is_sent;
+    bool is_leaving;      /* the worker ends: no link is made again */
+    uint32_t lease_epoch; /* grows when a lease was lost: what was submitted before is not ours */
     struct {
         uint64_t number, end; /* the batch, and the stream offset where it ends */
     } batches[BATCHES_MAX];   /* sent or being sent, oldest first */
@@ -58,6 +63,7 @@ struct queued {
     struct queue_driver *q;
     queue_verdict_fn *fn; /* NULL: forgotten */
     void *owner;
+    uint32_t lease_epoch; /* the driver's, when it was submitted */
 };
 
 struct queue_chunk {
@@ -82,10 +88,17 @@ static void connect_link(struct link *l);
 static void sink_delivery(void *ctx, struct delivery *d);
 static void sink_broken(void *ctx, uint16_t shard, const char *id, const char *reason);
 static void sink_lease_lost(void *ctx, uint16_t shard);
+static bool sink_may_claim(void *ctx, uint16_t shard);
+
+static void break_link(struct link *l, const char *reason);
 
 static void on_reconnect(struct wheel_timer *timer)
 {
-    connect_link(container_of(timer, struct link, reconnect));
+    struct link *l = container_of(timer, struct link, reconnect);
+    if (l->state == LINK_DOWN)
+        connect_link(l);
+    else
+        break_link(l, "no answer");
 }
 
 static void link_init(struct link *l, struct queue_driver *q, const char *name)
@@ -118,7 +131,7 @@ struct queue_driver *queue_new(struct worker *w)
                                   .lease_ms = w->cfg->queue.lease_ms,
                                   .metrics = &w->metrics,
                                   .budget = &w->budget };
-    struct claim_sink sink = { q, sink_delivery, sink_broken, sink_lease_lost };
+    struct claim_sink sink = { q, sink_delivery, sink_broken, sink_lease_lost, sink_may_claim };
     memcpy(commit.worker, q->token, sizeof commit.worker);
     memcpy(claim.worker, q->token, sizeof claim.worker);
     q->committer = commit_new(&commit);
@@ -133,6 +146,7 @@ void queue_free(struct queue_driver *q)
 {
     wheel_clear(&q->w->wheel, &q->commits.reconnect);
     wheel_clear(&q->w->wheel, &q->claims.reconnect);
+    q->commits.state = q->claims.state = LINK_DOWN;
     redis_link_lost(&q->commits.redis);
     redis_link_lost(&q->claims.redis);
     pump_chunks(q, INT64_MAX);
@@ -159,6 +173,8 @@ static void log_link(const struct link *l, enum log_level level, const char *eve
 
 static void schedule_reconnect(struct link *l)
 {
+    if (l->q->is_leaving)
+        return;
     wheel_set(&l->q->w->wheel, &l->reconnect, l->q->w->now.mono_ms + l->pause_ms);
     l->pause_ms = l->pause_ms * 2 < RECONNECT_MAX_MS ? l->pause_ms * 2 : RECONNECT_MAX_MS;
 }
@@ -169,7 +185,7 @@ static void connect_link(struct link *l)
     struct sockaddr_un un = { .sun_family = AF_UNIX };
     const struct sockaddr *addr = (const struct sockaddr *)&a->addr;
     socklen_t len = a->addr_len;
-    if (l->conn)
+    if (l->conn || l->q->is_leaving)
         return;
     if (a->is_unix) {
         memcpy(un.sun_path, a->path, sizeof un.sun_path);
@@ -178,7 +194,9 @@ static void connect_link(struct link *l)
     }
     l->conn = conn_connect(&l->q->w->conns, addr, len, &link_events, l);
     l->state = l->conn ? LINK_CONNECTING : LINK_DOWN;
-    if (!l->conn)
+    if (l->conn)
+        wheel_set(&l->q->w->wheel, &l->reconnect, l->q->w->now.mono_ms + ANSWER_MS);
+    else
         schedule_reconnect(l);
 }
 
@@ -186,6 +204,8 @@ static void link_is_up(struct link *l)
 {
     struct queue_driver *q = l->q;
     l->state = LINK_UP;
+    l->heard_ms = q->w->now.mono_ms;
+    wheel_clear(&q->w->wheel, &l->reconnect);
     l->pause_ms = RECONNECT_MIN_MS;
     metrics_add(&q->w->metrics, METRIC_REDIS_UP, 1);
     if (l->was_up) {
@@ -256,6 +276,7 @@ static void link_open(struct conn *c, int result)
 static size_t link_data(struct conn *c, struct slice in)
 {
     struct link *l = c->owner;
+    l->heard_ms = l->q->w->now.mono_ms;
     if (redis_link_feed(&l->redis, in) != STATUS_OK)
         break_link(l, "not Redis protocol");
     return in.len;
@@ -311,6 +332,9 @@ void queue_start(struct queue_driver *q)
 
 void queue_abandon(struct queue_driver *q)
 {
+    q->is_leaving = true;
+    wheel_clear(&q->w->wheel, &q->commits.reconnect);
+    wheel_clear(&q->w->wheel, &q->claims.reconnect);
     if (q->commits.conn)
         conn_close(q->commits.conn);
     if (q->claims.conn)
@@ -351,8 +375,9 @@ static void count_accepted(struct queue_driver *q, const struct message *m)
     metrics_add(&q->w->metrics, METRIC_ACCEPTED_RCPTS_TOTAL, m->rcpt_count);
 }
 
-/* What was born leased is delivered from memory by this worker. */
-static void deliver_leased(struct queue_driver *q, const struct commit_entry *entry)
+/* What was born leased is delivered from memory by this worker; unless a lease was lost meanwhile,
+ * when nobody knows whether before or after: then it is handed back. */
+static void deliver_leased(struct queue_driver *q, const struct commit_entry *entry, bool is_ours)
 {
     for (uint32_t k = 0; k < entry->target_count; k++) {
         const struct commit_target *t = &entry->targets[k];
@@ -365,7 +390,10 @@ static void deliver_leased(struct queue_driver *q, const struct commit_entry *en
         struct delivery *d = delivery_new(entry->message, id, slice_str(t->dest), entry->shard,
                                           t->rcpts, t->rcpt_count);
         d->expires_ms = entry->expires_ms;
-        relay_add(q->w->relay, d);
+        if (is_ours)
+            relay_add(q->w->relay, d);
+        else
+            relay_give_back(q->w->relay, d);
     }
 }
 
@@ -376,7 +404,7 @@ static void on_verdict(struct commit_entry *entry, enum smtp_verdict verdict)
     if (verdict == SMTP_QUEUED) {
         count_accepted(q, entry->message);
         log_accepted(q, entry->message, entry->target_count);
-        deliver_leased(q, entry);
+        deliver_leased(q, entry, s->lease_epoch == q->lease_epoch);
     } else {
         metrics_add(&q->w->metrics, METRIC_COMMIT_FAILED_TOTAL, 1);
     }
@@ -418,6 +446,7 @@ static struct queued *queued_new(struct queue_driver *q, struct message *m, uint
 {
     struct queued *s = mem_zalloc(sizeof *s);
     s->q = q;
+    s->lease_epoch = q->lease_epoch;
     s->entry = (struct commit_entry){
         .message = m,
         .shard = shard,
@@ -489,7 +518,14 @@ static void sink_broken(void *ctx, uint16_t shard, const char *id, const char *r
 static void sink_lease_lost(void *ctx, uint16_t shard)
 {
     struct queue_driver *q = ctx;
+    q->lease_epoch++;
     relay_lease_lost(q->w->relay, shard);
+}
+
+static bool sink_may_claim(void *ctx, uint16_t shard)
+{
+    struct queue_driver *q = ctx;
+    return relay_may_claim(q->w->relay, shard);
 }
 
 bool queue_lease_is_live(const struct queue_driver *q, uint16_t shard)
@@ -530,7 +566,8 @@ static void on_chunk(struct redis_request *req, const redisReply *reply)
 static void send_chunk(struct queue_chunk *chunk)
 {
     struct queue_driver *q = chunk->q;
-    if (q->claims.state != LINK_UP)
+    /* Behind those that wait: chunks of one message are answered in order. */
+    if (q->claims.state != LINK_UP || !list_is_empty(&q->chunks_waiting))
         list_push_back(&q->chunks_waiting, &chunk->request.node);
     else if (chunk->is_write)
         claim_chunk_put(&q->claims.redis, &chunk->request, on_chunk, chunk->shard, chunk->id,
@@ -610,8 +647,20 @@ static void pump_commits(struct queue_driver *q)
     commit_tick(q->committer, &q->w->now);
 }
 
+/* A host that vanished sends no reset: heartbeats go every second, so an up link is never silent.
+ */
+static void watch_link(struct link *l, int64_t now_ms)
+{
+    if (l->redis.pending_count == 0)
+        l->heard_ms = now_ms;
+    if (l->state == LINK_UP && now_ms - l->heard_ms > SILENCE_MS)
+        break_link(l, "silent");
+}
+
 void queue_pump(struct queue_driver *q)
 {
+    watch_link(&q->commits, q->w->now.mono_ms);
+    watch_link(&q->claims, q->w->now.mono_ms);
     pump_commits(q);
     pump_chunks(q, q->w->now.mono_ms);
     if (q->claims.state == LINK_UP && !q->bye_is_sent)

@@ -36,6 +36,7 @@ struct pin {
     struct list node;
     struct message *message; /* one reference; NULL when `copy` is the matter */
     char *copy;              /* owned; a chunk's octets */
+    size_t octets;           /* of copy */
     uint64_t end;            /* stream offset after which it may go */
 };
 
@@ -62,6 +63,14 @@ struct outbound {
     const char *lost_why; /* static; why we closed it ourselves */
 };
 
+/* What this worker has of one shard. */
+struct relay_shard {
+    uint32_t held; /* deliveries in memory */
+    int64_t
+        barred_until_ms; /* monotonic; nothing is claimed before, nor while a lost one is held */
+    bool is_barred;
+};
+
 struct relay_driver {
     struct worker *w; /* borrowed */
     struct relay_pool *pool;
@@ -72,7 +81,8 @@ struct relay_driver {
     uint32_t held;      /* deliveries in memory */
     uint32_t in_flight; /* of those, on a connection */
     uint32_t held_max;
-    bool is_waiting_for_lease; /* the last pump stopped at a delivery without a live lease */
+    struct relay_shard *shards; /* owned; one for each shard */
+    bool is_waiting_for_lease;  /* the last pump stopped at a delivery without a live lease */
 };
 
 /* A destination at the resolver. */
@@ -85,6 +95,7 @@ struct lookup {
 static const struct conn_events outbound_events;
 static void pump_outbound(struct outbound *o);
 static void on_poll(void *ctx, const struct ring_done *done);
+static void on_settled(void *ctx, const struct delivery *d);
 
 /* --- the driver ------------------------------------------------------------------------------ */
 
@@ -99,11 +110,13 @@ struct relay_driver *relay_new(struct worker *w)
     r->w = w;
     list_init(&r->outbounds);
     list_init(&r->lookups);
-    settle_init(&r->settle, w, &r->held);
+    r->shards = mem_zalloc(w->shards * sizeof *r->shards);
+    settle_init(&r->settle, w, on_settled, r);
     r->held_max = (uint32_t)worker_share(w, w->cfg->queue.deliveries_max);
     r->pool = relay_pool_new(w->cfg);
     if (resolver_new(w->cfg, &w->entropy, &w->metrics, &r->resolver, &w->error) != STATUS_OK) {
         relay_pool_free(r->pool);
+        free(r->shards);
         free(r);
         return NULL;
     }
@@ -112,10 +125,16 @@ struct relay_driver *relay_new(struct worker *w)
     return r;
 }
 
+static void forget(struct relay_driver *r, const struct delivery *d)
+{
+    r->held--;
+    r->shards[d->shard].held--;
+}
+
 static void drop(struct relay_driver *r, struct delivery *d)
 {
+    forget(r, d);
     delivery_free(d);
-    r->held--;
 }
 
 void relay_free(struct relay_driver *r)
@@ -126,6 +145,7 @@ void relay_free(struct relay_driver *r)
         while ((d = relay_pool_take_shard(r->pool, shard)))
             drop(r, d);
     settle_done(&r->settle);
+    free(r->shards);
     relay_pool_free(r->pool);
     resolver_free(r->resolver);
     struct list *node;
@@ -157,8 +177,18 @@ uint32_t relay_room(const struct relay_driver *r)
 void relay_lease_lost(struct relay_driver *r, uint16_t shard)
 {
     struct delivery *d;
+    r->shards[shard].is_barred = true;
+    r->shards[shard].barred_until_ms = r->w->now.mono_ms + r->w->cfg->queue.lease_ms;
     while ((d = relay_pool_take_shard(r->pool, shard)))
         settle_release(&r->settle, d);
+}
+
+bool relay_may_claim(const struct relay_driver *r, uint16_t shard)
+{
+    struct relay_shard *s = &r->shards[shard];
+    if (s->held == 0 && r->w->now.mono_ms >= s->barred_until_ms)
+        s->is_barred = false;
+    return !s->is_barred;
 }
 
 /* --- deliveries in --------------------------------------------------------------------------- */
@@ -179,9 +209,21 @@ static bool is_routed_as_before(struct relay_driver *r, const struct delivery *d
     return true;
 }
 
-void relay_add(struct relay_driver *r, struct delivery *d)
+static void take(struct relay_driver *r, const struct delivery *d)
 {
     r->held++;
+    r->shards[d->shard].held++;
+}
+
+void relay_give_back(struct relay_driver *r, struct delivery *d)
+{
+    take(r, d);
+    settle_release(&r->settle, d);
+}
+
+void relay_add(struct relay_driver *r, struct delivery *d)
+{
+    take(r, d);
     if (!is_routed_as_before(r, d))
         settle_resplit(&r->settle, d);
     else if (r->w->is_draining)
@@ -190,13 +232,20 @@ void relay_add(struct relay_driver *r, struct delivery *d)
         relay_pool_add(r->pool, d);
 }
 
+static void on_settled(void *ctx, const struct delivery *d)
+{
+    forget(ctx, d);
+}
+
 /* --- pins ------------------------------------------------------------------------------------ */
 
-static void pin(struct outbound *o, struct message *message, char *copy)
+static void pin(struct outbound *o, struct message *message, char *copy, size_t octets)
 {
     struct pin *p = mem_zalloc(sizeof *p);
     p->message = message ? message_ref(message) : NULL;
     p->copy = copy;
+    p->octets = octets;
+    o->r->w->budget.used += octets;
     p->end = conn_offset(o->conn);
     list_push_back(&o->pins, &p->node);
 }
@@ -209,6 +258,7 @@ static void unpin(struct outbound *o, uint64_t sent)
             return;
         list_remove(&p->node);
         message_unref(p->message);
+        o->r->w->budget.used -= p->octets;
         free(p->copy);
         free(p);
     }
@@ -241,7 +291,7 @@ static void write_rest(struct outbound *o)
         for (struct chain_seg *seg = m->content.head; seg; seg = seg->next)
             write_span(o, slice_of(seg->data, seg->len), must_stuff);
     gather_ref(conn_out(o->conn), must_stuff ? dot_stuff_end(&o->body.stuffer) : SLICE(".\r\n"));
-    pin(o, m, NULL);
+    pin(o, m, NULL, 0);
     o->body.txn = NULL;
     smtp_client_body_sent(&o->client, txn, &o->r->w->now);
 }
@@ -260,7 +310,7 @@ static void on_body_chunk(void *owner, bool is_ok, struct slice data)
     char *copy = mem_alloc(data.len);
     memcpy(copy, data.ptr, data.len);
     write_span(o, slice_of(copy, data.len), m->flags & MESSAGE_DOT_LINES);
-    pin(o, NULL, copy);
+    pin(o, NULL, copy, data.len);
     pump_outbound(o);
 }
 

@@ -13,6 +13,11 @@ void relay_free(struct relay_driver *r);
 void relay_add(struct relay_driver *r, struct delivery *d);
 /* Deliveries this worker may still take. 0: the memory or the number is used up. */
 uint32_t relay_room(const struct relay_driver *r);
+/* Takes a delivery that is to be handed back untried. */
+void relay_give_back(struct relay_driver *r, struct delivery *d);
+/* False after a lost lease, until every delivery of it has ended and a lease time has passed: what
+ * is said of the old lease must not end a new one. */
+bool relay_may_claim(const struct relay_driver *r, uint16_t shard);
 /* The leases of a shard passed to others: what waits is dropped. */
 void relay_lease_lost(struct relay_driver *r, uint16_t shard);
 void relay_pump(struct relay_driver *r); /* at the end of a turn */

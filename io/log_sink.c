@@ -8,10 +8,13 @@
 #include "core/base/must.h"
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define WRITE_MAX (128 * 1024)
+#define RETRY_MS  100  /* after a write that failed: the disk is full, the reader is slow */
+#define FINISH_MS 1000 /* for each piece of what is left at the end */
 
 static void on_written(void *ctx, const struct ring_done *done);
 
@@ -48,23 +51,39 @@ static void on_written(void *ctx, const struct ring_done *done)
 {
     struct log_sink *s = ctx;
     s->is_writing = false;
-    if (done->result < 0 && done->result != -EINTR && done->result != -EAGAIN) {
-        s->has_failed = true;
+    if (done->result == -EPIPE || done->result == -EBADF) {
+        s->has_failed = true; /* nobody will ever read it */
         return;
     }
-    if (done->result > 0)
-        s->written += (uint32_t)done->result;
+    if (done->result < 0) {
+        s->retry_at_ms = s->log->now->mono_ms + RETRY_MS;
+        return;
+    }
+    s->written += (uint32_t)done->result;
     if (s->written < s->writing.len)
         submit(s);
+}
+
+static void drop_lines(struct log *log)
+{
+    for (uint32_t i = 0; i < log->out.len; i++)
+        log->dropped += log->out.ptr[i] == '\n';
+    buf_clear(&log->out);
 }
 
 void log_sink_pump(struct log_sink *s)
 {
     if (s->has_failed) {
-        buf_clear(&s->log->out);
+        drop_lines(s->log);
         return;
     }
-    if (s->is_writing || s->log->out.len == 0)
+    if (s->is_writing || s->log->now->mono_ms < s->retry_at_ms)
+        return;
+    if (s->written < s->writing.len) {
+        submit(s);
+        return;
+    }
+    if (s->log->out.len == 0)
         return;
     struct buf spent = s->writing;
     s->writing = s->log->out;
@@ -74,11 +93,13 @@ void log_sink_pump(struct log_sink *s)
     submit(s);
 }
 
+/* Blocking, but not for ever: a reader that is stuck does not keep the process from ending. */
 static void write_all(int fd, struct slice rest)
 {
-    while (rest.len > 0) {
-        ssize_t n = write(fd, rest.ptr, rest.len);
-        if (n < 0 && errno != EINTR)
+    struct pollfd ready = { .fd = fd, .events = POLLOUT };
+    while (rest.len > 0 && poll(&ready, 1, FINISH_MS) == 1) {
+        ssize_t n = write(fd, rest.ptr, rest.len < PIPE_BUF ? rest.len : PIPE_BUF);
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
             return;
         rest = slice_skip(rest, n > 0 ? (size_t)n : 0);
     }
@@ -86,6 +107,9 @@ static void write_all(int fd, struct slice rest)
 
 void log_sink_finish(struct log_sink *s)
 {
+    /* A write that never completed may still read its octets: they are left where they are. */
+    if (s->is_writing)
+        return;
     if (!s->has_failed) {
         write_all(s->fd, slice_skip(buf_slice(&s->writing), s->written));
         write_all(s->fd, buf_slice(&s->log->out));

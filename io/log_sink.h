@@ -14,8 +14,9 @@ struct log_sink {
     uint32_t write_max; /* octets a write may have and still be one piece among other writers */
     struct buf writing; /* on its way; its first `written` octets have left */
     uint32_t written;
-    bool is_writing; /* True exactly while a write is submitted and not completed */
-    bool has_failed; /* the file is gone: lines are dropped */
+    int64_t retry_at_ms; /* monotonic; no write is tried before */
+    bool is_writing;     /* True exactly while a write is submitted and not completed */
+    bool has_failed;     /* the file is gone: lines are dropped */
 };
 
 void log_sink_init(struct log_sink *s, struct ring *ring, struct log *log, int fd);

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #define LISTEN_BACKLOG   4096
+#define JOIN_LOOK_MS     500 /* while workers drain, Redis is looked after this often */
 #define ERROR_MAX        2048
 #define READY_WAIT_TURNS 1000 /* of 5 ms, at most, before serve.ready is said all the same */
 
@@ -346,7 +347,8 @@ static int join_workers(struct node *n)
 {
     int code = 0;
     for (uint32_t i = 0; i < n->worker_count; i++) {
-        worker_join(&n->workers[i]);
+        while (!worker_join_within(&n->workers[i], JOIN_LOOK_MS))
+            look_after_child(n);
         if (!atomic_load(&n->workers[i].has_failed))
             continue;
         fprintf(stderr, "kilat: worker %u: %.*s\n", i, SLICE_ARG(buf_slice(&n->workers[i].error)));

@@ -278,7 +278,7 @@ static int enter(struct ring *r, uint32_t want, struct __kernel_timespec *ts)
     return rc;
 }
 
-static void submit_and_wait(struct ring *r, int64_t timeout_ms, uint32_t expected)
+void ring_wait(struct ring *r, int64_t timeout_ms, uint32_t expected)
 {
     if (timeout_ms == 0) {
         io_uring_submit_and_get_events(&r->uring);
@@ -299,7 +299,12 @@ static void submit_and_wait(struct ring *r, int64_t timeout_ms, uint32_t expecte
 
 void ring_turn(struct ring *r, int64_t timeout_ms, uint32_t expected)
 {
-    submit_and_wait(r, timeout_ms, expected);
+    ring_wait(r, timeout_ms, expected);
+    ring_dispatch(r);
+}
+
+void ring_dispatch(struct ring *r)
+{
     for (int i = 0; i < TURN_EVENTS_MAX; i++) {
         struct io_uring_cqe *cqe;
         if (io_uring_peek_cqe(&r->uring, &cqe) != 0)

@@ -82,10 +82,13 @@ struct ring_features ring_features(const struct ring *r);
 void ring_on(struct ring *r, enum ring_kind kind, ring_handler *fn, void *ctx);
 
 /* Submits what is queued, waits up to timeout_ms (0: not at all, -1: until something happens) for
- * a completion, and runs the handlers of all that have come (at most 4,096). With `expected` above
- * 1 it first waits up to RING_GATHER_US for that many, so that a busy loop is woken once for many.
- */
+ * a completion. With `expected` above 1 it first waits up to RING_GATHER_US for that many, so that
+ * a busy loop is woken once for many. */
 #define RING_GATHER_US 200
+void ring_wait(struct ring *r, int64_t timeout_ms, uint32_t expected);
+/* Runs the handlers of all completions that have come (at most 4,096). */
+void ring_dispatch(struct ring *r);
+/* Both, for loops without a clock. */
 void ring_turn(struct ring *r, int64_t timeout_ms, uint32_t expected);
 
 /* addr and len receive the peer's address and stay alive until the completion; the result is a new

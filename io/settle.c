@@ -38,10 +38,11 @@ struct header_wait {
     char host[256];
 };
 
-void settle_init(struct settle *s, struct worker *w, uint32_t *held)
+void settle_init(struct settle *s, struct worker *w, settled_fn *on_settled, void *ctx)
 {
     s->w = w;
-    s->held = held;
+    s->on_settled = on_settled;
+    s->ctx = ctx;
     list_init(&s->finishing);
     list_init(&s->waits);
 }
@@ -72,8 +73,8 @@ static void on_finished(struct commit_finish *f, bool was_lost)
         log_end(&s->w->log);
     }
     list_remove(&d->node);
+    s->on_settled(s->ctx, d);
     delivery_free(d);
-    (*s->held)--;
     commit_finish_free(f);
 }
 

@@ -7,14 +7,17 @@
 #include "core/relay/delivery.h"
 #include "io/worker.h"
 
+typedef void settled_fn(void *ctx, const struct delivery *d);
+
 struct settle {
-    struct worker *w;      /* borrowed */
-    uint32_t *held;        /* borrowed; the driver's count of deliveries in memory */
-    struct list finishing; /* struct delivery: their end is on the way to Redis */
-    struct list waits;     /* deliveries whose bounce waits for the original's header */
+    struct worker *w;       /* borrowed */
+    settled_fn *on_settled; /* told of each delivery that is about to be freed */
+    void *ctx;              /* borrowed */
+    struct list finishing;  /* struct delivery: their end is on the way to Redis */
+    struct list waits;      /* deliveries whose bounce waits for the original's header */
 };
 
-void settle_init(struct settle *s, struct worker *w, uint32_t *held);
+void settle_init(struct settle *s, struct worker *w, settled_fn *on_settled, void *ctx);
 void settle_done(struct settle *s); /* frees what is finishing; the queue will deliver it again */
 /* Every outcome of d is decided; host: who said so, "" nobody. Takes d. */
 void settle_decided(struct settle *s, struct delivery *d, const char *host);

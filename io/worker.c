@@ -152,8 +152,9 @@ static void loop(struct worker *w)
 {
     bool more = false;
     for (;;) {
-        ring_turn(w->ring, wait_ms(w, more), expected(w));
-        read_clocks(w);
+        ring_wait(w->ring, wait_ms(w, more), expected(w));
+        read_clocks(w); /* after the wait: handlers see the time of now */
+        ring_dispatch(w->ring);
         wheel_advance(&w->wheel, w->now.mono_ms);
         if (!w->is_draining && atomic_load(&w->drain_wanted))
             begin_drain(w);
@@ -213,8 +214,8 @@ static void quiet(struct worker *w)
 static void dismantle(struct worker *w)
 {
     quiet(w);
-    log_sink_finish(&w->sink);
     ring_free(w->ring);
+    log_sink_finish(&w->sink);
     submit_free(w->submit);
     relay_free(w->relay);
     queue_free(w->queue);
@@ -253,9 +254,15 @@ void worker_drain(struct worker *w)
         return;
 }
 
-void worker_join(struct worker *w)
+bool worker_join_within(struct worker *w, uint32_t wait_ms)
 {
-    pthread_join(w->thread, NULL);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += wait_ms / 1000;
+    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return pthread_timedjoin_np(w->thread, NULL, &until) == 0;
 }
 
 void worker_done(struct worker *w)

@@ -71,7 +71,8 @@ void worker_init(struct worker *w, uint32_t id, uint32_t worker_count, const str
                  struct worker_listener *listeners, size_t listener_count);
 NODISCARD enum status worker_start(struct worker *w);
 void worker_drain(struct worker *w); /* any thread; the worker exits within limits.drain_timeout */
-void worker_join(struct worker *w);
+/* True when the worker has ended; waits at most that long. */
+bool worker_join_within(struct worker *w, uint32_t wait_ms);
 void worker_done(struct worker *w);
 
 /* This worker's share of a number that the configuration gives for the process; at least 1. */

@@ -258,10 +258,13 @@ static bool pick_shard(struct claimer *c)
 {
     for (uint16_t i = 1; i <= c->cfg.shards; i++) {
         uint16_t shard = (uint16_t)((c->shard + i) % c->cfg.shards);
-        if (c->shards[shard].may_have) {
+        if (!c->shards[shard].may_have)
+            continue;
+        if (!c->sink.may_claim || c->sink.may_claim(c->sink.ctx, shard)) {
             c->shard = shard;
             return true;
         }
+        c->shards[shard].may_have = false; /* the next tick will say again */
     }
     return false;
 }

@@ -30,6 +30,9 @@ struct claim_sink {
     /* The heartbeat found that this worker's leases in the shard had passed to others: deliveries
      * of that shard that were not begun must be dropped. */
     void (*on_lease_lost)(void *ctx, uint16_t shard);
+    /* False: nothing is to be claimed from the shard now, since words about an earlier lease in it
+     * are still on their way. NULL: always true. */
+    bool (*may_claim)(void *ctx, uint16_t shard);
 };
 
 struct claimer; /* claim.c */

@@ -29,9 +29,9 @@
 #define QUEUE_CFG_KEY        "{cfg}"
 #define QUEUE_WORKER_LEN     16 /* characters of a worker token, [0-9a-f] */
 #define QUEUE_KEY_MAX        320
-#define QUEUE_ITEM_MAX       (64 * 1024)
-#define QUEUE_CHUNK_SIZE     (256 * 1024) /* octets of one chunk of a large message */
-#define QUEUE_CHUNK_TTL_S    86400        /* an upload that never commits vanishes after this */
+#define QUEUE_ITEM_MAX       (1024 * 1024) /* 100,000 recipients, every other one */
+#define QUEUE_CHUNK_SIZE     (256 * 1024)  /* octets of one chunk of a large message */
+#define QUEUE_CHUNK_TTL_S    86400         /* an upload that never commits vanishes after this */
 
 /* An item: what a worker must know to deliver, besides the record. Text, tab-separated:
  * lane, dest, attempts, accepted ms, expires ms, tenant, chunks, size, recipients ("0-4,7"). */

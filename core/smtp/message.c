@@ -72,6 +72,8 @@ void message_unref(struct message *m)
     must(m->refs > 0);
     if (--m->refs > 0)
         return;
+    if (m->content.budget)
+        m->content.budget->used -= m->blob_len;
     chain_done(&m->content);
     arena_done(&m->arena);
     free(m->blob);
@@ -351,6 +353,9 @@ enum status message_decode(char *blob, size_t len, struct chain_budget *budget,
         return STATUS_BAD;
     }
     m->blob = blob;
+    m->blob_len = len;
+    if (budget)
+        budget->used += len;
     *out = m;
     return STATUS_OK;
 }

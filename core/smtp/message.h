@@ -43,6 +43,7 @@ struct message {
     int64_t accepted_ms;  /* wall clock, when the end of data was seen */
     struct chain content; /* trace header and content that is in memory */
     char *blob;           /* owned; the record read back from Redis; NULL otherwise */
+    size_t blob_len;      /* octets of blob, counted in the budget */
     struct slice body;    /* with blob: the content in it */
     uint32_t chunk_count; /* content octets before `content` that are chunks in Redis */
     uint64_t size;        /* octets of the whole content */

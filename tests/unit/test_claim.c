@@ -51,7 +51,7 @@ static void scene_init(struct scene *s, uint16_t shards)
     struct claim_config cfg = { .shards = shards, .lease_ms = 5000, .worker = WORKER };
     cfg.metrics = &s->metrics;
     cfg.budget = &s->budget;
-    struct claim_sink sink = { s, on_delivery, on_broken, on_lease_lost };
+    struct claim_sink sink = { s, on_delivery, on_broken, on_lease_lost, NULL };
     fake_init(&s->redis);
     s->now = (struct now){ .mono_ms = 10000 };
     s->c = claim_new(&cfg, &sink);

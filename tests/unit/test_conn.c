@@ -208,6 +208,28 @@ static void test_the_end_is_told_after_what_was_held(void **state)
     seen_free(s);
 }
 
+/* Input that comes between conn_resume and the end of the turn stays behind what was held. */
+static void test_octets_never_overtake_what_was_held(void **state)
+{
+    struct world *w = world_new(is_plain(state));
+    struct seen *s = seen_new();
+    int other;
+    s->take_max = 0;
+    struct conn *c = open_pair(w, s, &other);
+    assert_int_equal(write(other, "abc", 3), 3);
+    turn_until(w, c->held != NULL);
+    s->take_max = SIZE_MAX;
+    conn_resume(c);
+    assert_int_equal(write(other, "def", 3), 3);
+    ring_turn(w->ring, 50, 1); /* the receive is told before the end of the turn */
+    turn_until(w, s->in.len == 6);
+    assert_memory_equal(s->in.ptr, "abcdef", 6);
+    close(other);
+    turn_until(w, s->closed == 1);
+    world_free(w);
+    seen_free(s);
+}
+
 /* More parts than one sendmsg takes and more octets than the socket does at once: every short send
  * goes on where it stopped. */
 static void test_long_gathers_arrive_whole(void **state)
@@ -424,6 +446,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(test_what_is_not_taken_is_held_and_comes_again),
         BOTH(test_the_end_is_told_after_what_was_held),
+        BOTH(test_octets_never_overtake_what_was_held),
         BOTH(test_long_gathers_arrive_whole),
         BOTH(test_finish_flushes_then_waits_for_the_peer),
         BOTH(test_a_peer_that_never_ends_is_not_waited_for),

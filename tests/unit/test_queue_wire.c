@@ -119,7 +119,7 @@ static void gateway_init(struct gateway *g, const char *token, uint32_t lease_ms
     memset(g, 0, sizeof *g);
     struct commit_config commit = { .shards = SHARDS, .lease_ms = lease_ms };
     struct claim_config claim = { .shards = SHARDS, .lease_ms = lease_ms };
-    struct claim_sink sink = { g, on_delivery, on_broken, on_lease_lost };
+    struct claim_sink sink = { g, on_delivery, on_broken, on_lease_lost, NULL };
     snprintf(commit.worker, sizeof commit.worker, "%s", token);
     snprintf(claim.worker, sizeof claim.worker, "%s", token);
     commit.metrics = claim.metrics = &g->metrics;
