@@ -118,14 +118,13 @@ void conn_table_init(struct conn_table *t, struct ring *ring, struct wheel *whee
     ring_on(ring, RING_SHUTDOWN, on_shutdown, t);
 }
 
+static void free_held(struct conn *c);
+
 static void release_memory(struct conn *c)
 {
     flight_give(c->table, c->filling);
     flight_give(c->table, c->flying);
-    if (c->held) {
-        buf_done(c->held);
-        free(c->held);
-    }
+    free_held(c);
     if (c->linger) {
         wheel_clear(c->table->wheel, c->linger);
         free(c->linger);
@@ -133,7 +132,6 @@ static void release_memory(struct conn *c)
     free(c->peer);
     c->filling = c->flying = NULL;
     c->peer = NULL;
-    c->held = NULL;
     c->linger = NULL;
 }
 
@@ -339,33 +337,46 @@ static void hold(struct conn *c, struct slice rest)
 {
     if (!c->held) {
         c->held = mem_alloc(sizeof *c->held);
-        buf_init(c->held, CONN_HELD_MAX);
+        chain_init(c->held, NULL);
     }
-    c->is_paused = true;
-    if (buf_append(c->held, rest) != STATUS_OK)
+    chain_append(c->held, rest);
+    if (c->held->len > CONN_HELD_MAX)
         conn_close(c);
 }
 
-/* Behind what is held already, also when that is about to be delivered at the end of the turn:
- * octets never overtake each other. */
-static void deliver_later(struct conn *c, struct slice in)
+static void free_held(struct conn *c)
 {
-    bool was_paused = c->is_paused;
-    hold(c, in);
-    c->is_paused = was_paused;
-    if (was_paused && c->recv_is_armed && c->state == CONN_OPEN)
-        ring_cancel(c->table->ring, tag_of(c, RING_RECV));
+    if (!c->held)
+        return;
+    chain_done(c->held);
+    free(c->held);
+    c->held = NULL;
+}
+
+/* Gives input to the owner; returns how much was taken. What was not is left to the caller, and the
+ * connection is paused then, unless the owner has resumed it meanwhile. */
+static size_t offer(struct conn *c, struct slice in)
+{
+    c->is_paused = true;
+    size_t taken = c->events->on_data(c, in);
+    if (taken == in.len)
+        c->is_paused = false;
+    return taken;
 }
 
 static void deliver(struct conn *c, struct slice in)
 {
     if (c->state == CONN_LINGER || c->state == CONN_CLOSING)
         return;
+    /* Behind what is held already, also when that is about to be delivered at the end of the turn:
+     * octets never overtake each other. */
     if (c->is_paused || c->held) {
-        deliver_later(c, in);
+        hold(c, in);
+        if (c->is_paused && c->recv_is_armed && c->state == CONN_OPEN)
+            ring_cancel(c->table->ring, tag_of(c, RING_RECV));
         return;
     }
-    size_t taken = c->events->on_data(c, in);
+    size_t taken = offer(c, in);
     if (taken < in.len && c->state == CONN_OPEN)
         hold(c, slice_skip(in, taken));
 }
@@ -452,22 +463,26 @@ void conn_resume(struct conn *c)
     mark_dirty(c);
 }
 
+static void drop_held(struct conn *c, size_t taken)
+{
+    struct chain front;
+    if (taken == c->held->len) {
+        free_held(c);
+    } else if (taken > 0) {
+        chain_init(&front, NULL);
+        chain_split(c->held, taken, &front);
+        chain_done(&front);
+    }
+}
+
 static void deliver_held(struct conn *c)
 {
     c->table->events++;
-    struct buf *held = c->held;
-    c->held = NULL;
-    size_t taken = c->events->on_data(c, buf_slice(held));
-    if (c->state == CONN_OPEN && taken < held->len) {
-        must(c->held == NULL);
-        buf_consume(held, (uint32_t)taken);
-        c->held = held;
-        c->is_paused = true;
-        return;
+    while (c->held && !c->is_paused && c->state == CONN_OPEN) {
+        struct chain_seg *seg = c->held->head;
+        drop_held(c, offer(c, slice_of(seg->data, seg->len)));
     }
-    buf_done(held);
-    free(held);
-    if (c->is_ended)
+    if (!c->held && c->is_ended)
         tell_end(c);
 }
 

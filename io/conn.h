@@ -13,6 +13,7 @@
  *         then may memory that the output points at go.
  * Limits: table size; CONN_HELD_MAX octets of input held; CONN_LINGER_MS.
  */
+#include "core/base/chain.h"
 #include "core/base/clock.h"
 #include "core/base/gather.h"
 #include "core/base/list.h"
@@ -63,8 +64,8 @@ struct conn {
     bool close_after_send; /* linger once all output has left */
     struct list node;      /* free list, or the starved list */
     struct list
-        dirty;        /* on the table's dirty list while output or input waits for the turn's end */
-    struct buf *held; /* owned; input not taken yet; NULL mostly */
+        dirty; /* on the table's dirty list while output or input waits for the turn's end */
+    struct chain *held;              /* owned; input not taken yet; NULL mostly */
     struct flight *filling, *flying; /* owned; NULL when nothing is to be sent */
     uint64_t queued;                 /* octets ever appended, up to the last flush */
     uint64_t sent;                   /* octets that have left */

@@ -5,6 +5,7 @@ receiver gets from the client directly must be the tail of what it gets through 
 """
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -167,3 +168,21 @@ def test_adds_what_is_missing(path):
     for name in (b"Received", b"Date", b"Message-ID", b"From", b"Subject"):
         assert len(re.findall(rb"(?mi)^" + name + b":", head)) == 1, head
     assert b"secret" not in got
+
+
+def test_large_messages_side_by_side(gateways, mx):
+    """Several sessions stream at once, more than one message each: no octet overtakes another."""
+    kilat = gateways(route={"*": smarthost(mx.port)})
+
+    def numbered(tag):
+        lines = [b"From: a@sender.test\r\nDate: Mon, 23 Nov 2026 00:00:00 +0000\r\n"
+                 b"Message-ID: <" + tag + b"@sender.test>\r\nSubject: s\r\n\r\n"]
+        lines += [tag + b" %d " % n + b"x" * (n % 700) + b"\r\n" for n in range(22_000)]
+        return b"".join(lines)
+
+    contents = [numbered(b"m%d.%d" % (i, k)) for i in range(4) for k in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: [send(kilat.port, c) for c in contents[2 * i:2 * i + 2]], range(4)))
+    got = [m.content for m in mx.wait(len(contents), timeout=120)]
+    for content in contents:
+        assert sum(g.endswith(content) for g in got) == 1
