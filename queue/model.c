@@ -138,9 +138,21 @@ static struct model_worker *worker_of(struct queue_model *m, const char *name)
     return w;
 }
 
+/* Whoever is overdue gets half a lease: Redis itself was away. */
+static void excuse_the_late(struct queue_model *m, long long lease_ms)
+{
+    list_for_each (node, &m->workers) {
+        struct model_worker *w = list_entry(node, struct model_worker, node);
+        if (w->has_lease && w->expires_ms <= m->now_ms)
+            w->expires_ms = m->now_ms + lease_ms / 2;
+    }
+}
+
 static void renew(struct queue_model *m, const char *worker, long long lease_ms)
 {
     struct model_worker *w = worker_of(m, worker);
+    if (w->has_lease && w->expires_ms < m->now_ms)
+        excuse_the_late(m, lease_ms);
     w->has_lease = true;
     w->expires_ms = m->now_ms + lease_ms;
 }
@@ -565,16 +577,6 @@ static void call_tick(struct queue_model *m, const struct call *c)
     put(m, "]");
 }
 
-/* Whoever is overdue gets half a lease: Redis itself was away. */
-static void excuse_the_late(struct queue_model *m, long long lease_ms)
-{
-    list_for_each (node, &m->workers) {
-        struct model_worker *w = list_entry(node, struct model_worker, node);
-        if (w->has_lease && w->expires_ms <= m->now_ms)
-            w->expires_ms = m->now_ms + lease_ms / 2;
-    }
-}
-
 static void call_beat(struct queue_model *m, const struct call *c)
 {
     struct model_worker *w = worker_of(m, word(c, 0));
@@ -585,8 +587,6 @@ static void call_beat(struct queue_model *m, const struct call *c)
         hand_back(m, w->name);
         put_num(m, -1);
     } else {
-        if (had_lease && w->expires_ms < m->now_ms)
-            excuse_the_late(m, number(c, 1));
         put_num(m, had_lease);
     }
     renew(m, w->name, number(c, 1));

@@ -83,6 +83,22 @@ local function tidy(tag, lane, dest)
   end
 end
 
+-- Renews a worker's lease; returns its old end, false when it had none. One that is late although
+-- nobody reaped it means that Redis itself was away, and that the others are as late: they get half
+-- a lease to say so. This is so whichever of a worker's two links comes back first.
+local function renew(tag, worker, lease, now)
+  local hb = tag .. 'hb'
+  local was = redis.call('ZSCORE', hb, worker)
+  if was and tonumber(was) < now then
+    local late = redis.call('ZRANGEBYSCORE', hb, '-inf', now, 'LIMIT', 0, 1000)
+    for i = 1, #late do
+      redis.call('ZADD', hb, 'XX', now + lease / 2, late[i])
+    end
+  end
+  redis.call('ZADD', hb, now + lease, worker)
+  return was
+end
+
 -- Takes deliveries out of a worker's lease. Returns their items, false where the lease was lost,
 -- and the ids that were lost.
 local function take(tag, worker, ids)
@@ -223,7 +239,7 @@ local function enq(keys, args)
   end
   if #leases > 0 then
     call_many('HSET', tag .. 'w:' .. worker, leases)
-    redis.call('ZADD', tag .. 'hb', now + lease, worker)
+    renew(tag, worker, lease, now)
   end
   call_many('HSET', tag .. 'c', copies)
   count(tag, 'enqueued', queued)
@@ -436,7 +452,7 @@ local function claim(keys, args)
   end
   if #leases > 0 then
     call_many('HSET', tag .. 'w:' .. worker, leases)
-    redis.call('ZADD', tag .. 'hb', now + args[2], worker)
+    renew(tag, worker, args[2], now)
     if seq > 0 then
       redis.call('SET', tag .. 'p:' .. worker, table.concat(names, ' '))
     end
@@ -521,24 +537,14 @@ end
 -- Renews the worker's lease. After -1 nothing is leased to it any more.
 local function beat(keys, args)
   local tag, worker, now = tag_of(keys), args[1], time_ms()
-  local hb, lease = tag .. 'hb', tonumber(args[2])
-  local was = redis.call('ZSCORE', hb, worker)
+  local lease = tonumber(args[2])
   if redis.call('DEL', tag .. 'g:' .. worker) == 1 then
     count(tag, 'reaped', (hand_back(tag, worker, 100000, now)))
     redis.call('DEL', tag .. 'p:' .. worker)
-    redis.call('ZADD', hb, now + lease, worker)
+    renew(tag, worker, lease, now)
     return -1
   end
-  if was and tonumber(was) < now then
-    -- Nobody reaped us although we were late: Redis itself was away, and the others are as late as
-    -- we are. They get half a lease to say so.
-    local late = redis.call('ZRANGEBYSCORE', hb, '-inf', now, 'LIMIT', 0, 1000)
-    for i = 1, #late do
-      redis.call('ZADD', hb, 'XX', now + lease / 2, late[i])
-    end
-  end
-  redis.call('ZADD', hb, now + lease, worker)
-  return was and 1 or 0
+  return renew(tag, worker, lease, now) and 1 or 0
 end
 
 -- kilat_bye(worker) -> leases handed back

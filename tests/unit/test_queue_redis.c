@@ -262,6 +262,19 @@ static void a_missing_chunk_refuses_the_message(void **state)
     expect(SAY("EXISTS", TAG "c"), "0");
 }
 
+/* Redis was away for longer than a lease. The first word of one of two workers may be a commit, not
+ * a heartbeat; it must not make the other one look silent. */
+static void nobody_is_reaped_because_redis_was_away(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    enqueue(W2, LONG, B, ITEM, "L", "0");
+    SAY("ZADD", TAG "hb", "1", W1, "1", W2); /* both leases ended long ago */
+    enqueue(W1, LONG, C, ITEM, "L", "0");
+    expect(FN("tick", "100"), "[ 0 0 0 ]");
+    expect(FN("beat", W2, LONG), "1");
+    expect(FN("done", W2, B), "[ ]");
+}
+
 /* --- sent again ------------------------------------------------------------------------------ */
 
 static void enqueueing_twice_is_enqueueing_once(void **state)
@@ -606,6 +619,7 @@ int main(void)
         row(the_last_delivery_takes_the_record),
         row(chunks_become_permanent_and_go_with_the_record),
         row(a_missing_chunk_refuses_the_message),
+        row(nobody_is_reaped_because_redis_was_away),
         row(enqueueing_twice_is_enqueueing_once),
         row(half_of_a_batch_may_be_there_already),
         row(a_lease_that_passed_on_is_told),
