@@ -28,7 +28,7 @@
     X(ROUTE, "route", "pattern",                                                                   \
       "Where mail goes, by the domain of the recipient: \"example.org\" is that domain, "          \
       "\"*.example.org\" everything below it, \"*\" every domain; the most specific pattern "      \
-      "wins. Without any route, all mail goes to the MX hosts of its domain.")                     \
+      "wins. Mail that no route names goes to the MX hosts of its domain.")                        \
     X(ADMIN, "admin", "", "The HTTP port for machines: /metrics, /healthz and /readyz.")           \
     X(LIMITS, "limits", "", "How much one client and all clients together may use.")               \
     X(QUEUE, "queue", "", "How the queue is laid out in Redis and how much of it is in memory.")   \
