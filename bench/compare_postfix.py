@@ -4,10 +4,10 @@
 compare_postfix - Kilat and Postfix side by side: the same client (smtp-source), the same sink
 (smtp-sink), the same disk, one core for the server's processes and the other for client and sink.
 
-    ./test -l && bench/compare_postfix.py [--repeat 3] [--json FILE] [--syscalls] ...
+    ./test tidy; bench/compare_postfix.py [--repeat 3] [--json FILE] [--syscalls] ...
 
-`./run` or `./test` must have built build/kilat and unpacked Postfix into build/tools; nothing is
-installed. Postfix needs the users its package would make; as root this script makes the two system
+`./test` must have built build/kilat and unpacked Postfix into build/tools; nothing is installed but
+strace, by you, for --syscalls. Postfix needs the users its package would make; as root this script makes the two system
 accounts when they are missing, and says so.
 
 What is compared
@@ -20,7 +20,8 @@ Each measurement has a fresh queue and a warm-up; systems alternate; the table s
     CPU s per 1,000     user and system time of all server processes, ended ones included
     busy                of the server's core; well below 100 %: the client or the sink was the limit
     other               CPU use by anybody else, in cores: kernel threads, your editor. If it is
-                        above OTHER_MAX, measured again, twice at most, and marked if it stays.
+                        above OTHER_MAX, measured again, twice at most. What stays disturbed is
+                        left out of the median, or marked when nothing else is left.
 Postfix is tuned as its TUNING_README says: no rate or count limits, no in-flow delay, no lookups,
 many warm processes. It logs to nobody (there is no syslogd); Kilat writes its usual log file.
 
@@ -404,11 +405,13 @@ def table(results):
 
 
 def median(found):
+    disturbed = all(f["disturbed"] for f in found)
+    found = [f for f in found if disturbed or not f["disturbed"]]
     return {"rate": statistics.median(f["rate"] for f in found),
             "cpu": statistics.median(f["cpu"] for f in found),
             "busy": statistics.median(f["busy"] for f in found),
             "other": statistics.median(f["other"] for f in found),
-            "disturbed": any(f["disturbed"] for f in found)}
+            "disturbed": disturbed}
 
 
 def syscalls(scenario, folder):
