@@ -4,11 +4,11 @@
 compare_postfix - Kilat and Postfix side by side: the same client (smtp-source), the same sink
 (smtp-sink), the same disk, one core for the server's processes and the other for client and sink.
 
-    ./test tidy; bench/compare_postfix.py [--repeat 3] [--json FILE] [--syscalls] ...
+    ./test tidy; bench/compare_postfix.py [--repeat 3] [--json FILE] [--syscalls]
 
-`./test` must have built build/kilat and unpacked Postfix into build/tools; nothing is installed but
-strace, by you, for --syscalls. Postfix needs the users its package would make; as root this script makes the two system
-accounts when they are missing, and says so.
+`./test` must have built build/kilat and unpacked Postfix into build/tools; nothing is installed
+(strace, for --syscalls, you install yourself). Postfix needs the users its package would make; as
+root this script makes the two system accounts when they are missing, and says so.
 
 What is compared
     accept     mail is taken and kept: Kilat by a route "hold", Postfix by its HOLD action, which
