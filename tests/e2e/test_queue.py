@@ -47,7 +47,7 @@ def test_hold_and_release(gateways, mx):
     kilat = gateways(route={"*": smarthost(mx.port)})
     submit(kilat)
     mx.wait(1)
-    dest = kilat.events("relay.done")[0]["dest"]
+    dest = kilat.wait_event("relay.done")["dest"]
     mx.on("mail", "451 4.3.0 Later", times=1)
     ident = submit(kilat)
     kilat.wait_event("relay.done", id=ident, fate="deferred")
