@@ -375,4 +375,4 @@ def test_expires(gateways, mx):
     bounce, _, fields = parse_bounce(got)
     assert fields[0]["Status"] == "4.4.7" or fields[0]["Status"] == "5.4.7"
     assert "Greylisted" in fields[0]["Diagnostic-Code"]
-    assert kilat.events("relay.done", id=ident)[-1]["fate"] == "expired"
+    kilat.wait_event("relay.done", id=ident, fate="expired")
