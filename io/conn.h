@@ -37,6 +37,9 @@ struct conn_events {
     /* The peer ended its side (0) or the connection broke (-errno). The owner decides: conn_close
      * now, or after what it still has to send. */
     void (*on_end)(struct conn *c, int result);
+    /* The handshake that conn_start_tls began is over (0), or failed (-EPROTO; the connection is
+     * being closed and on_closed follows). May be NULL where TLS is never started. */
+    void (*on_secure)(struct conn *c, int result);
     /* Everything appended before stream offset `sent` has left; may be NULL. */
     void (*on_sent)(struct conn *c, uint64_t sent);
     /* The slot is free after this call; drop every pointer to it. */
@@ -108,6 +111,15 @@ struct gather *conn_out(struct conn *c);
 uint64_t conn_offset(const struct conn *c);
 /* Octets appended and not yet sent. */
 uint64_t conn_unsent(const struct conn *c);
+/* Speaks TLS from here on; takes the session. What was appended so far leaves in clear first; input
+ * that was not taken, and what comes before all that has left, is discarded (P-123): nobody else can
+ * have sent it but an attacker, as the peer waits for our word. At the very start of a connection
+ * nothing is discarded (implicit TLS). Then the handshake runs, on_secure tells, and on_data and
+ * conn_out carry plaintext; offsets count plaintext. conn_finish says close_notify. */
+struct tls_session;
+void conn_start_tls(struct conn *c, struct tls_session *tls);
+/* NULL: in clear. Borrowed. */
+const struct tls_session *conn_tls(const struct conn *c);
 /* Delivers held input again, from the end of the turn on. */
 void conn_resume(struct conn *c);
 /* Sends what is appended, ends our side, waits shortly for the peer's end, then closes (P-15). */

@@ -7,7 +7,7 @@
  * mean anything that a file could not say. A configuration that failed half way is freed like a
  * complete one.
  *
- * Limits: those of ucl.c and config_type.c; LISTENERS_MAX and ROUTES_MAX.
+ * Limits: those of ucl.c and config_type.c; LISTENERS_MAX, ROUTES_MAX and TENANTS_MAX.
  */
 #include "core/base/config.h"
 #include "core/base/config_check.h"
@@ -20,6 +20,7 @@
 
 #define LISTENERS_MAX 64
 #define ROUTES_MAX    10000
+#define TENANTS_MAX   100000
 
 /* What the table says, read as if the file had said it. */
 static void set_default(struct config_reader *r, const struct setting *row, void *base)
@@ -127,6 +128,26 @@ static bool read_route(struct config_reader *r, const struct ucl_node *node)
     return read_section(r, SECTION_ROUTE, route, node) && config_check_route(r, route);
 }
 
+static bool read_tenant(struct config_reader *r, const struct ucl_node *node)
+{
+    struct config *cfg = r->cfg;
+    r->scope = node;
+    if (cfg->tenant_count == TENANTS_MAX)
+        return config_complain(r, node->line, SLICE_NONE, "there are more than %d tenants",
+                               TENANTS_MAX);
+    cfg->tenants = mem_realloc(cfg->tenants, (cfg->tenant_count + 1) * sizeof *cfg->tenants);
+    struct config_tenant *t = &cfg->tenants[cfg->tenant_count++];
+    *t = (struct config_tenant){ .name = config_type_copy(node->label), .line = node->line };
+    forget_lines(r, SECTION_TENANT);
+    return read_section(r, SECTION_TENANT, t, node) && config_check_tenant(r, t);
+}
+
+/* Sections that stand as often as they are wanted, each under a name. */
+static bool is_repeated(enum setting_section section)
+{
+    return section == SECTION_LISTENER || section == SECTION_ROUTE || section == SECTION_TENANT;
+}
+
 /* A section at the top of the file; seen holds the line of each that may stand only once. */
 static bool read_top_section(struct config_reader *r, enum setting_section section, int *seen,
                              const struct ucl_node *node)
@@ -143,6 +164,8 @@ static bool read_top_section(struct config_reader *r, enum setting_section secti
         return read_listener(r, node);
     if (section == SECTION_ROUTE)
         return read_route(r, node);
+    if (section == SECTION_TENANT)
+        return read_tenant(r, node);
     if (node->label.ptr)
         return config_complain(r, node->line, node->key, "takes no name: write %s { ... }",
                                known->name);
@@ -165,7 +188,7 @@ static bool read_file(struct config_reader *r, const struct ucl_node *root)
     }
     r->scope = NULL;
     for (int section = SECTION_TOP; section < SECTION_COUNT; section++)
-        if (!seen[section] && section != SECTION_LISTENER && section != SECTION_ROUTE)
+        if (!seen[section] && !is_repeated((enum setting_section)section))
             set_defaults(r, (enum setting_section)section, r->cfg);
     return config_check_all(r);
 }
@@ -226,10 +249,23 @@ void config_free(struct config *cfg)
         free(cfg->routes[i].pattern);
     }
     for (int section = SECTION_TOP; section < SECTION_COUNT; section++)
-        if (section != SECTION_LISTENER && section != SECTION_ROUTE)
+        if (!is_repeated((enum setting_section)section))
             free_values((enum setting_section)section, cfg);
+    for (size_t i = 0; i < cfg->tenant_count; i++) {
+        free_values(SECTION_TENANT, &cfg->tenants[i]);
+        free(cfg->tenants[i].name);
+    }
     free(cfg->listeners);
+    free(cfg->tenants);
     free(cfg->routes);
     free(cfg->file);
     free(cfg);
+}
+
+const struct config_tenant *config_find_tenant(const struct config *cfg, struct slice name)
+{
+    for (size_t i = 0; i < cfg->tenant_count; i++)
+        if (slice_eq(slice_str(cfg->tenants[i].name), name))
+            return &cfg->tenants[i];
+    return NULL;
 }

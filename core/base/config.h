@@ -19,7 +19,27 @@
 
 enum redis_mode { REDIS_EMBEDDED, REDIS_EXTERNAL };
 enum tls_mode { TLS_OFF, TLS_STARTTLS, TLS_IMPLICIT };
-enum auth_mode { AUTH_OFF, AUTH_REQUIRED };
+enum auth_mode {
+    AUTH_OFF,      /* never offered: `networks` decides */
+    AUTH_OPTIONAL, /* clients in `networks` may submit without; all others must authenticate */
+    AUTH_REQUIRED, /* everybody must */
+};
+/* Bits, in the order of the words of auth.mechanisms. */
+enum auth_mechanism {
+    AUTH_PLAIN = 1 << 0,
+    AUTH_LOGIN = 1 << 1,
+    AUTH_SCRAM_SHA_256 = 1 << 2,
+    AUTH_SCRAM_SHA_256_PLUS = 1 << 3,
+    AUTH_OAUTHBEARER = 1 << 4,
+    AUTH_XOAUTH2 = 1 << 5,
+    AUTH_EXTERNAL = 1 << 6, /* the client's certificate */
+};
+enum mail_lane { LANE_URGENT, LANE_NORMAL, LANE_BULK };
+enum idempotency_mode {
+    IDEMPOTENCY_OFF,
+    IDEMPOTENCY_HEADER,     /* X-Idempotency-Key */
+    IDEMPOTENCY_MESSAGE_ID, /* ... or, without one, Message-ID and envelope */
+};
 enum relay_kind { RELAY_MX, RELAY_SMARTHOST, RELAY_HOLD };
 enum route_tls { ROUTE_TLS_OFF, ROUTE_TLS_MAY, ROUTE_TLS_ENCRYPT, ROUTE_TLS_VERIFY };
 
@@ -50,7 +70,32 @@ struct config_listener {
     size_t network_count;
     enum tls_mode tls;
     enum auth_mode auth;
-    int line; /* where it stands in the file */
+    bool auth_without_tls;                 /* AUTH is offered in clear too */
+    struct config_network *proxy_networks; /* load balancers: each connection must begin with a
+                                              PROXY header */
+    size_t proxy_network_count;
+    struct config_network *xclient_networks; /* peers that may send XCLIENT */
+    size_t xclient_network_count;
+    char *tenant;        /* owned; of clients that do not authenticate; NULL: none */
+    enum mail_lane lane; /* of mail that asks for none */
+    int line;            /* where it stands in the file */
+};
+
+/* Who a user belongs to, and what that allows. Zero is no limit, wherever a number limits. */
+struct config_tenant {
+    char *name;     /* owned */
+    char **senders; /* owned; patterns as in core/smtp/sender_list.h; none: any address */
+    size_t sender_count;
+    uint32_t recipients_per_minute, recipients_per_day;           /* all its users together */
+    uint32_t user_recipients_per_minute, user_recipients_per_day; /* each of them */
+    uint32_t recipients_max;                                      /* of one message */
+    uint64_t message_size_max;                                    /* octets */
+    uint32_t sessions_max;                                        /* at once, in this process */
+    bool null_sender;                                             /* MAIL FROM:<> is allowed */
+    bool suppression; /* its suppression list is looked at */
+    enum mail_lane lane_best;
+    enum idempotency_mode idempotency;
+    int line;
 };
 
 struct config_route {
@@ -78,6 +123,33 @@ struct config {
     size_t listener_count;
     struct config_route *routes;
     size_t route_count;
+    struct config_tenant *tenants;
+    size_t tenant_count;
+    struct {
+        char **certificates; /* owned; PEM files, each a chain, the n-th with the n-th key */
+        size_t certificate_count;
+        char **private_keys; /* owned; PEM files */
+        size_t private_key_count;
+        char *client_ca;     /* owned; PEM file; NULL: no client is asked for a certificate */
+        char *ticket_secret; /* owned; file shared by the nodes; NULL: random, of this process */
+        uint64_t ticket_rotate_ms;
+        uint32_t handshake_timeout_ms;
+    } tls;
+    struct {
+        char *users_file;    /* owned; NULL: users are kept in Redis */
+        uint32_t mechanisms; /* bits of enum auth_mechanism */
+        uint32_t cache_ttl_ms, cache_max;
+        uint32_t failures_max; /* per window, of an address and of a user, all nodes together */
+        uint64_t failures_window_ms;
+        uint32_t failure_delay_ms; /* before a refusal is told */
+        uint32_t attempts_max;     /* per session */
+        uint32_t threads;          /* that check passwords */
+        uint32_t waiting_max;      /* checks that may wait for a thread before 454 */
+        char *jwt_keys; /* owned; file of PEM public keys or a JWK set; NULL: no tokens */
+        char *jwt_issuer, *jwt_audience; /* owned; NULL: any */
+        char *jwt_scope;                 /* owned; NULL: none needed */
+        char *jwt_user_claim;            /* owned */
+    } auth;
     struct {
         struct config_bind *bind; /* NULL: no admin port */
     } admin;
@@ -94,13 +166,19 @@ struct config {
         uint32_t transaction_timeout_ms; /* one MAIL to its end of data, however it drips */
         uint64_t content_memory_max;     /* octets of message content in memory, all workers */
         uint32_t commit_timeout_ms;      /* end of data to 451 when Redis does not answer */
-        uint32_t drain_timeout_ms;       /* SIGTERM to exit */
+        uint32_t drain_notice_ms;        /* SIGTERM to the end of accepting: /readyz is false */
+        uint32_t drain_timeout_ms;       /* ... and from there to the exit, at most */
+        uint64_t hold_max_ms;            /* FUTURERELEASE; 0: not offered */
+        uint32_t deliver_by_min_s;       /* DELIVERBY's least time */
+        uint32_t mails_max;              /* transactions in one session (LIMITS); 0: any number */
+        uint32_t proxy_timeout_ms;       /* a PROXY header must be complete by then */
     } limits;
     struct {
-        uint32_t shards;         /* fixed when the queue is first made */
-        uint32_t lease_ms;       /* a worker silent for this long is reaped */
-        uint32_t stream_size;    /* octets above which content streams to Redis in chunks */
-        uint32_t deliveries_max; /* deliveries in memory, all workers */
+        uint32_t shards;             /* fixed when the queue is first made */
+        uint32_t lease_ms;           /* a worker silent for this long is reaped */
+        uint32_t stream_size;        /* octets above which content streams to Redis in chunks */
+        uint32_t deliveries_max;     /* deliveries in memory, all workers */
+        uint64_t idempotency_ttl_ms; /* how long an idempotency key is remembered */
     } queue;
     struct {
         uint32_t connections_max;     /* outbound, per worker */
@@ -140,6 +218,9 @@ struct config {
 NODISCARD enum status config_parse(const char *file, struct slice text, struct config **out,
                                    struct buf *error);
 void config_free(struct config *cfg);
+
+/* NULL: there is no tenant of that name. */
+const struct config_tenant *config_find_tenant(const struct config *cfg, struct slice name);
 
 /* True when the address (IPv4 or IPv6) lies in one of the networks. */
 bool config_networks_contain(const struct config_network *networks, size_t count,

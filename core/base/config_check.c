@@ -105,20 +105,40 @@ static bool is_name(struct slice name)
     return name.len > 0 && name.len <= 32;
 }
 
+/* Of clients that need not authenticate. */
 static bool check_networks(struct config_reader *r, const struct config_listener *l)
 {
-    if (l->network_count == 0)
-        return config_complain(r, line_of(r, SECTION_LISTENER, "networks"), SLICE("networks"),
+    int line = line_of(r, SECTION_LISTENER, "networks");
+    if (l->network_count == 0 && l->auth == AUTH_OFF)
+        return config_complain(r, line, SLICE("networks"),
                                "nobody is trusted, so nobody could submit mail: list the clients, "
                                "for example networks = [\"127.0.0.0/8\"]");
+    if (l->auth == AUTH_REQUIRED)
+        return true;
     for (size_t i = 0; i < l->network_count; i++) {
         uint8_t prefix = l->networks[i].prefix;
         bool is_v4 = IN6_IS_ADDR_V4MAPPED(&l->networks[i].base);
         if (prefix == 0 || (is_v4 && prefix == 96))
-            return config_complain(r, line_of(r, SECTION_LISTENER, "networks"), SLICE("networks"),
+            return config_complain(r, line, SLICE("networks"),
                                    "a prefix of 0 would relay mail for the whole Internet: "
                                    "list the networks of your own clients");
     }
+    return true;
+}
+
+/* Passwords in clear only where the file says so in as many words. */
+static bool check_auth(struct config_reader *r, const struct config_listener *l)
+{
+    int line = line_of(r, SECTION_LISTENER, "auth_without_tls");
+    if (l->auth == AUTH_OFF && l->auth_without_tls)
+        return config_complain(
+            r, line, SLICE("auth_without_tls"),
+            "there is no AUTH to offer: write auth = \"required\" or take it out");
+    if (l->auth != AUTH_OFF && l->tls == TLS_OFF && !l->auth_without_tls)
+        return config_complain(r, line_of(r, SECTION_LISTENER, "auth"), SLICE("auth"),
+                               "passwords would cross the network in clear: write tls = "
+                               "\"starttls\" or \"implicit\", or auth_without_tls = yes where the "
+                               "network is trusted");
     return true;
 }
 
@@ -140,7 +160,20 @@ bool config_check_listener(struct config_reader *r, const struct config_listener
         if (!check_bind_once(r, line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"), &l->binds[i],
                              &l->binds[i]))
             return false;
-    return check_networks(r, l);
+    return check_networks(r, l) && check_auth(r, l);
+}
+
+bool config_check_tenant(struct config_reader *r, const struct config_tenant *t)
+{
+    if (!is_name(slice_str(t->name)))
+        return config_complain(r, 0, SLICE_NONE,
+                               "a name has 1 to 32 letters, digits, dots, hyphens or underscores");
+    for (const struct config_tenant *other = r->cfg->tenants; other < t; other++)
+        if (strcmp(other->name, t->name) == 0)
+            return config_complain(r, 0, SLICE_NONE,
+                                   "there is a tenant of this name on line %d: use another name",
+                                   other->line);
+    return true;
 }
 
 static bool is_pattern(struct slice pattern)
@@ -207,6 +240,37 @@ static bool check_redis(struct config_reader *r)
     return true;
 }
 
+static bool check_tls(struct config_reader *r)
+{
+    const struct config *cfg = r->cfg;
+    int certificate = line_of(r, SECTION_TLS, "certificate");
+    if (cfg->tls.certificate_count != cfg->tls.private_key_count)
+        return config_complain(r, certificate, SLICE_NONE,
+                               "tls: there are %zu of certificate and %zu of private_key: write as "
+                               "many of both, in the same order",
+                               cfg->tls.certificate_count, cfg->tls.private_key_count);
+    for (size_t i = 0; i < cfg->listener_count; i++)
+        if (cfg->listeners[i].tls != TLS_OFF && cfg->tls.certificate_count == 0)
+            return config_complain(r, cfg->listeners[i].line, SLICE_NONE,
+                                   "listener \"%s\": tls: there is no certificate: write tls { "
+                                   "certificate = \"...\"; private_key = \"...\"; }",
+                                   cfg->listeners[i].name);
+    return true;
+}
+
+static bool check_listener_tenants(struct config_reader *r)
+{
+    for (const struct config_listener *l = r->cfg->listeners, *end = l + r->cfg->listener_count;
+         l < end; l++)
+        if (l->tenant && !config_find_tenant(r->cfg, slice_str(l->tenant)))
+            return config_complain(r, l->line, SLICE_NONE,
+                                   "listener \"%s\": tenant: there is no tenant \"%s\": write "
+                                   "tenant \"%s\" { ... }",
+                                   l->name, config_show(slice_str(l->tenant)).text,
+                                   config_show(slice_str(l->tenant)).text);
+    return true;
+}
+
 bool config_check_all(struct config_reader *r)
 {
     r->scope = NULL;
@@ -221,5 +285,5 @@ bool config_check_all(struct config_reader *r)
     if (r->cfg->admin.bind && !check_bind_once(r, line_of(r, SECTION_ADMIN, "bind"),
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
-    return check_redis(r);
+    return check_tls(r) && check_listener_tenants(r) && check_redis(r);
 }

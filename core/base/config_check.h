@@ -7,14 +7,14 @@
 #include "core/base/settings.h"
 #include "core/base/ucl.h"
 
-#define CONFIG_SETTINGS_MAX 128 /* rows that a reader can keep lines for */
+#define CONFIG_SETTINGS_MAX 256 /* rows that a reader can keep lines for */
 
 struct config_reader {
     struct config *cfg;
     struct buf *error;            /* borrowed; gets the one line of the first error */
     const struct ucl_node *scope; /* the section being read; NULL: the top of the file */
-    /* Line of each row's setting, 0: not set. Rows of listener and route sections are those of
-     * the section read last. */
+    /* Line of each row's setting, 0: not set. Rows of sections that stand several times are
+     * those of the one read last. */
     int lines[CONFIG_SETTINGS_MAX];
 };
 
@@ -32,4 +32,5 @@ struct config_shown config_show(struct slice value);
 /* The rules between settings; called when a section, and when the whole file, has been read. */
 NODISCARD bool config_check_listener(struct config_reader *r, const struct config_listener *l);
 NODISCARD bool config_check_route(struct config_reader *r, const struct config_route *route);
+NODISCARD bool config_check_tenant(struct config_reader *r, const struct config_tenant *t);
 NODISCARD bool config_check_all(struct config_reader *r);

@@ -32,6 +32,7 @@ static const char *const expectations[] = {
                       "(names are not looked up)",
     [SETTING_NETWORKS] = "is no network: write an address, or one with a prefix and no bits "
                          "behind it, for example 10.0.0.0/8 or ::1",
+    [SETTING_TEXTS] = "is empty: write a value or take it out",
     [SETTING_SERVERS] = "is no address: write for example 127.0.0.1 or 127.0.0.1@5353",
     [SETTING_DURATIONS] = "is no duration: write a number and ms, s, min, h or d, for example 5min",
 };
@@ -235,6 +236,18 @@ static bool add_server(struct config_reader *r, const struct setting *row, void 
     return true;
 }
 
+static bool add_text(struct config_reader *r, const struct setting *row, void *base,
+                     const struct ucl_node *node)
+{
+    char *text = NULL;
+    struct setting one = *row;
+    one.offset = 0;
+    if (!set_text(r, &one, &text, node))
+        return false;
+    *(char **)add_item(row, base, sizeof(char *)) = text;
+    return true;
+}
+
 static bool add_duration(struct config_reader *r, const struct setting *row, void *base,
                          const struct ucl_node *node)
 {
@@ -259,7 +272,7 @@ static const struct {
     [SETTING_WORDS] = { add_word, true },     [SETTING_BIND] = { set_bind, false },
     [SETTING_BINDS] = { add_bind, true },     [SETTING_NETWORKS] = { add_network, true },
     [SETTING_SERVERS] = { add_server, true }, [SETTING_DURATIONS] = { add_duration, true },
-    [SETTING_LATER] = { set_later, true },
+    [SETTING_TEXTS] = { add_text, true },     [SETTING_LATER] = { set_later, true },
 };
 
 static bool set_list(struct config_reader *r, const struct setting *row, void *base,
@@ -308,6 +321,7 @@ void config_type_free(const struct setting *row, void *base)
     case SETTING_DURATIONS: free(*field); break;
     case SETTING_BIND: free_binds(*field, *field != NULL); break;
     case SETTING_BINDS: free_binds(*field, *counter_of(row, base)); break;
+    case SETTING_TEXTS:
     case SETTING_SERVERS:
         for (size_t i = 0; i < *counter_of(row, base); i++)
             free(((char **)*field)[i]);

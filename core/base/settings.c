@@ -16,7 +16,8 @@
 #define IN_LISTENER(field)            PLACE(struct config_listener, field)
 #define LISTENER_LIST(field, counter) PLACE_LIST(struct config_listener, field, counter)
 #define IN_ROUTE(field)               PLACE(struct config_route, field)
-#define NOWHERE                       0, 0, 0
+#define IN_TENANT(field)              PLACE(struct config_tenant, field)
+#define TENANT_LIST(field, counter)   PLACE_LIST(struct config_tenant, field, counter)
 
 const struct setting settings[] = {
 #define X(section, key, type, place, range, initial, unit, prose)                                  \

@@ -28,6 +28,7 @@ enum setting_type {
     SETTING_BINDS,     /* struct config_bind *, size_t */
     SETTING_NETWORKS,  /* struct config_network *, size_t */
     SETTING_SERVERS,   /* char **, size_t: address or address@port */
+    SETTING_TEXTS,     /* char **, size_t: any texts */
     SETTING_DURATIONS, /* uint32_t *, size_t: milliseconds */
     SETTING_LATER,     /* known, but not offered by this version */
 };
@@ -36,9 +37,10 @@ struct setting {
     enum setting_section section;
     const char *key;
     enum setting_type type;
-    size_t offset;       /* of the field in struct config, config_listener or config_route */
-    size_t size;         /* of the field */
-    size_t count_offset; /* lists: of the counter */
+    size_t
+        offset;  /* of the field in struct config, config_listener, config_route or config_tenant */
+    size_t size; /* of the field */
+    size_t count_offset;                        /* lists: of the counter */
     const char *range, *initial, *unit, *prose; /* as in the table */
 };
 

@@ -9,8 +9,8 @@
  *
  * SETTINGS_TABLE:  X(section, key, type, place, range, default, unit, prose)
  *     type     how the text is read: enum setting_type in settings.h
- *     place    where it goes: TOP(field) of struct config, IN_LISTENER(field), IN_ROUTE(field);
- *              lists name their counter too: TOP_LIST(field, counter), LISTENER_LIST(...)
+ *     place    where it goes: TOP(field) of struct config, IN_LISTENER(field), IN_ROUTE(field),
+ *              IN_TENANT(field); lists name their counter too: TOP_LIST(field, counter), ...
  *     range    numbers, sizes, durations: "least..most"; words: "one | two | (three)" in the order
  *              of the enum, where words in parentheses are known but not offered by this version
  *     default  as it would be written in the file; "" is none
@@ -29,14 +29,19 @@
       "Where mail goes, by the domain of the recipient: \"example.org\" is that domain, "          \
       "\"*.example.org\" everything below it, \"*\" every domain; the most specific pattern "      \
       "wins. Mail that no route names goes to the MX hosts of its domain.")                        \
+    X(TENANT, "tenant", "name",                                                                    \
+      "A customer, a site, an application: what its users may send. A user names the tenant that " \
+      "it belongs to; a listener names that of clients which do not authenticate. Where a number " \
+      "limits, 0 is no limit.")                                                                    \
+    X(TLS, "tls", "", "Certificates of the listeners that encrypt.")                               \
+    X(AUTH, "auth", "", "How clients prove who they are, on listeners with auth.")                 \
     X(ADMIN, "admin", "", "The HTTP port for machines: /metrics, /healthz and /readyz.")           \
     X(LIMITS, "limits", "", "How much one client and all clients together may use.")               \
     X(QUEUE, "queue", "", "How the queue is laid out in Redis and how much of it is in memory.")   \
     X(RELAY, "relay", "", "Outbound connections.")                                                 \
     X(RETRY, "retry", "", "When mail that could not be delivered is tried again.")                 \
     X(DNS, "dns", "", "How names are looked up.")                                                  \
-    X(LOG, "log", "", "One line per accepted message and per delivery attempt.")                   \
-    X(TLS, "tls", "", "Certificates for listeners.")
+    X(LOG, "log", "", "One line per accepted message and per delivery attempt.")
 
 #define SETTINGS_TABLE(X)                                                                          \
     X(TOP, "hostname", DOMAIN, TOP(hostname), "", "", "",                                          \
@@ -63,14 +68,28 @@
       "Required. Addresses and ports, such as [\"0.0.0.0:587\", \"[::]:587\"]; port 0 is any "     \
       "free one.")                                                                                 \
     X(LISTENER, "networks", NETWORKS, LISTENER_LIST(networks, network_count), "", "", "",          \
-      "Required. Clients that may submit mail, such as [\"127.0.0.0/8\", \"::1\"]. Others are "    \
-      "refused. IPv4 clients are matched by IPv4 networks only.")                                  \
-    X(LISTENER, "tls", WORD, IN_LISTENER(tls), "off | (starttls) | (implicit)", "off", "",         \
-      "Encryption of submission.")                                                                 \
-    X(LISTENER, "auth", WORD, IN_LISTENER(auth), "off | (required)", "off", "",                    \
+      "Clients that may submit mail, such as [\"127.0.0.0/8\", \"::1\"]; others are refused. "     \
+      "Required with auth = \"off\", where nothing else decides. With \"optional\", clients "      \
+      "elsewhere must authenticate. With \"required\", none means everywhere. IPv4 clients are "   \
+      "matched by IPv4 networks only.")                                                            \
+    X(LISTENER, "tls", WORD, IN_LISTENER(tls), "off | starttls | implicit", "off", "",             \
+      "Encryption of submission: starttls begins in clear (port 587), implicit with the first "    \
+      "octet (port 465).")                                                                         \
+    X(LISTENER, "auth", WORD, IN_LISTENER(auth), "off | optional | required", "off", "",           \
       "Whether clients prove who they are; off: only `networks` decides.")                         \
-    X(LISTENER, "proxy_protocol", LATER, NOWHERE, "", "", "",                                      \
-      "Load balancers whose PROXY header is believed.")                                            \
+    X(LISTENER, "auth_without_tls", BOOL, IN_LISTENER(auth_without_tls), "", "no", "",             \
+      "Whether AUTH is offered without TLS: passwords cross the network in clear then. For "       \
+      "networks that are trusted, behind a load balancer that ended TLS.")                         \
+    X(LISTENER, "proxy_protocol", NETWORKS, LISTENER_LIST(proxy_networks, proxy_network_count),    \
+      "", "", "",                                                                                  \
+      "Load balancers that begin each connection with a PROXY header, version 1 or 2. With it, a " \
+      "connection from elsewhere or without the header is closed.")                                \
+    X(LISTENER, "xclient", NETWORKS, LISTENER_LIST(xclient_networks, xclient_network_count), "",   \
+      "", "", "Peers that may name the true client with XCLIENT.")                                 \
+    X(LISTENER, "tenant", TEXT, IN_LISTENER(tenant), "", "", "",                                   \
+      "Tenant of clients that do not authenticate; none: no tenant's limits apply.")               \
+    X(LISTENER, "lane", WORD, IN_LISTENER(lane), "urgent | normal | bulk", "normal", "",           \
+      "Lane of mail that asks for none by MT-PRIORITY.")                                           \
     X(ROUTE, "relay", WORD, IN_ROUTE(relay), "mx | smarthost | hold", "mx", "",                    \
       "mx: to the MX hosts of the domain. smarthost: to `host`. hold: accepted and kept, not "     \
       "delivered until released.")                                                                 \
@@ -79,6 +98,87 @@
     X(ROUTE, "port", NUMBER, IN_ROUTE(port), "1..65535", "25", "", "smarthost: its port.")         \
     X(ROUTE, "tls", WORD, IN_ROUTE(tls), "off | (may) | (encrypt) | (verify)", "off", "",          \
       "Encryption towards the next host.")                                                         \
+    X(TENANT, "senders", TEXTS, TENANT_LIST(senders, sender_count), "", "", "",                    \
+      "Addresses its users may send from, in MAIL and in the From field: \"a@example.org\", "      \
+      "\"@example.org\" (the domain), \"@*.example.org\" (all below it) or \"*\" (any). None: "    \
+      "users "                                                                                     \
+      "send from their own name, when it is an address, and from what `kilat user` lists for "     \
+      "them; clients that do not authenticate from any.")                                          \
+    X(TENANT, "recipients_per_minute", NUMBER, IN_TENANT(recipients_per_minute), "0..4000000000",  \
+      "0", "recipients", "Of all its users, on all nodes; above it RCPT is answered 450.")         \
+    X(TENANT, "recipients_per_day", NUMBER, IN_TENANT(recipients_per_day), "0..4000000000", "0",   \
+      "recipients", "Of all its users, on all nodes; above it RCPT is answered 452.")              \
+    X(TENANT, "user_recipients_per_minute", NUMBER, IN_TENANT(user_recipients_per_minute),         \
+      "0..4000000000", "0", "recipients", "The same, of each user.")                               \
+    X(TENANT, "user_recipients_per_day", NUMBER, IN_TENANT(user_recipients_per_day),               \
+      "0..4000000000", "0", "recipients", "The same, of each user.")                               \
+    X(TENANT, "recipients_max", NUMBER, IN_TENANT(recipients_max), "0..100000", "0", "recipients", \
+      "Of one message; 0: limits.recipients_max.")                                                 \
+    X(TENANT, "message_size_max", SIZE, IN_TENANT(message_size_max), "0..1g", "0", "octets",       \
+      "Largest message; 0: limits.message_size_max.")                                              \
+    X(TENANT, "sessions_max", NUMBER, IN_TENANT(sessions_max), "0..1000000", "0", "sessions",      \
+      "Sessions of its users at once, in one gateway process; more are refused at AUTH.")          \
+    X(TENANT, "null_sender", BOOL, IN_TENANT(null_sender), "", "yes", "",                          \
+      "Whether its users may send from <>, as read receipts and bounces do.")                      \
+    X(TENANT, "suppression", BOOL, IN_TENANT(suppression), "", "yes", "",                          \
+      "Whether recipients on its suppression list are answered 550.")                              \
+    X(TENANT, "lane_best", WORD, IN_TENANT(lane_best), "urgent | normal | bulk", "urgent", "",     \
+      "The best lane that its users may ask for by MT-PRIORITY; more is lowered to it.")           \
+    X(TENANT, "idempotency", WORD, IN_TENANT(idempotency), "off | header | message-id", "header",  \
+      "",                                                                                          \
+      "What makes a message that is sent again the same: header: an X-Idempotency-Key field. "     \
+      "message-id: that, or else its Message-ID and envelope.")                                    \
+    X(TLS, "certificate", TEXTS, TOP_LIST(tls.certificates, tls.certificate_count), "", "", "",    \
+      "PEM files, each a certificate and its chain. Several: the client's server name (SNI) and "  \
+      "the key types it knows choose; the first is the default. Read again on SIGHUP and when "    \
+      "they change.")                                                                              \
+    X(TLS, "private_key", TEXTS, TOP_LIST(tls.private_keys, tls.private_key_count), "", "", "",    \
+      "PEM files, as many and in the same order.")                                                 \
+    X(TLS, "client_ca", TEXT, TOP(tls.client_ca), "", "", "",                                      \
+      "PEM file: clients are asked for a certificate; one that these sign is an identity for "     \
+      "AUTH EXTERNAL.")                                                                            \
+    X(TLS, "ticket_secret", TEXT, TOP(tls.ticket_secret), "", "", "",                              \
+      "File of at least 32 random octets, the same on all nodes, so that a client can resume its " \
+      "TLS session on another one; none: each process makes its own.")                             \
+    X(TLS, "ticket_rotate", DURATION, TOP(tls.ticket_rotate_ms), "1min..7d", "12h", "",            \
+      "How often the key of session tickets changes; a ticket is good for one to two of these.")   \
+    X(TLS, "handshake_timeout", DURATION, TOP(tls.handshake_timeout_ms), "1s..5min", "30s", "",    \
+      "From the first octet to the end of a handshake.")                                           \
+    X(AUTH, "users_file", TEXT, TOP(auth.users_file), "", "", "",                                  \
+      "File of users, read again when it changes; none: they are kept in Redis. `kilat user` "     \
+      "manages both.")                                                                             \
+    X(AUTH, "mechanisms", WORDS, TOP(auth.mechanisms),                                             \
+      "plain | login | scram-sha-256 | scram-sha-256-plus | oauthbearer | xoauth2 | external",     \
+      "[plain, login, scram-sha-256, scram-sha-256-plus, oauthbearer, xoauth2, external]", "",     \
+      "SASL mechanisms to offer. oauthbearer and xoauth2 also need `jwt_keys`, external a "        \
+      "`client_ca`, scram-sha-256-plus TLS.")                                                      \
+    X(AUTH, "cache_ttl", DURATION, TOP(auth.cache_ttl_ms), "0..1d", "5min", "",                    \
+      "How long a password that was right is not computed again; 0: always.")                      \
+    X(AUTH, "cache_max", NUMBER, TOP(auth.cache_max), "0..1000000", "10000", "credentials",        \
+      "Verified credentials remembered by each worker.")                                           \
+    X(AUTH, "failures_max", NUMBER, TOP(auth.failures_max), "0..1000000", "20", "failures",        \
+      "Wrong attempts from one address or on one user within `failures_window`, on all nodes, "    \
+      "before further ones are refused unseen; 0: any number.")                                    \
+    X(AUTH, "failures_window", DURATION, TOP(auth.failures_window_ms), "1s..7d", "10min", "",      \
+      "How long a failure counts.")                                                                \
+    X(AUTH, "failure_delay", DURATION, TOP(auth.failure_delay_ms), "0..1min", "1s", "",            \
+      "Every refusal waits this long, whatever its cause.")                                        \
+    X(AUTH, "attempts_max", NUMBER, TOP(auth.attempts_max), "1..100", "3", "attempts",             \
+      "Failures in one session before it is ended with 421.")                                      \
+    X(AUTH, "threads", NUMBER, TOP(auth.threads), "1..64", "2", "threads",                         \
+      "Threads that compute passwords, beside the workers.")                                       \
+    X(AUTH, "waiting_max", NUMBER, TOP(auth.waiting_max), "1..1000000", "1000", "checks",          \
+      "Checks waiting for a thread before AUTH is answered 454.")                                  \
+    X(AUTH, "jwt_keys", TEXT, TOP(auth.jwt_keys), "", "", "",                                      \
+      "File of the keys that sign tokens: PEM public keys, or a JWK set. Read again when it "      \
+      "changes.")                                                                                  \
+    X(AUTH, "jwt_issuer", TEXT, TOP(auth.jwt_issuer), "", "", "", "The `iss` a token must have.")  \
+    X(AUTH, "jwt_audience", TEXT, TOP(auth.jwt_audience), "", "", "",                              \
+      "The `aud` a token must have or hold.")                                                      \
+    X(AUTH, "jwt_scope", TEXT, TOP(auth.jwt_scope), "", "", "",                                    \
+      "A word that a token's `scope` must hold.")                                                  \
+    X(AUTH, "jwt_user_claim", TEXT, TOP(auth.jwt_user_claim), "", "email", "",                     \
+      "The claim that names the user.")                                                            \
     X(ADMIN, "bind", BIND, TOP(admin.bind), "", "", "",                                            \
       "Address and port, such as \"127.0.0.1:2580\"; none: no admin port. It has no password: "    \
       "keep it on a private address.")                                                             \
@@ -110,8 +210,19 @@
       "until some has gone out.")                                                                  \
     X(LIMITS, "commit_timeout", DURATION, TOP(limits.commit_timeout_ms), "1s..10min", "30s", "",   \
       "How long the end of a message waits for Redis before it is answered 451.")                  \
+    X(LIMITS, "drain_notice", DURATION, TOP(limits.drain_notice_ms), "0..10min", "0", "",          \
+      "After SIGTERM /readyz is false at once, but new connections are served for this long: "     \
+      "give a load balancer time to notice.")                                                      \
     X(LIMITS, "drain_timeout", DURATION, TOP(limits.drain_timeout_ms), "1s..10min", "20s", "",     \
-      "Longest time from SIGTERM to the exit.")                                                    \
+      "Longest time from there to the exit.")                                                      \
+    X(LIMITS, "hold_max", DURATION, TOP(limits.hold_max_ms), "0..365d", "7d", "",                  \
+      "Longest time a client may hold mail back (FUTURERELEASE); 0: not offered.")                 \
+    X(LIMITS, "deliver_by_min", NUMBER, TOP(limits.deliver_by_min_s), "0..86400", "60", "seconds", \
+      "Least time a client may ask delivery within (DELIVERBY).")                                  \
+    X(LIMITS, "mails_max", NUMBER, TOP(limits.mails_max), "0..1000000", "0", "transactions",       \
+      "Transactions in one session, announced by LIMITS; 0: any number.")                          \
+    X(LIMITS, "proxy_timeout", DURATION, TOP(limits.proxy_timeout_ms), "100ms..1min", "5s", "",    \
+      "How long the PROXY header of a load balancer may take to come.")                            \
     X(QUEUE, "shards", NUMBER, TOP(queue.shards), "1..256", "16", "shards",                        \
       "Parts of the queue; fixed when the queue is first made, later changes are ignored.")        \
     X(QUEUE, "lease", DURATION, TOP(queue.lease_ms), "2s..5min", "5s", "",                         \
@@ -121,6 +232,8 @@
       "Messages larger than this go to Redis in pieces while they arrive.")                        \
     X(QUEUE, "deliveries_max", NUMBER, TOP(queue.deliveries_max), "100..1000000", "10000",         \
       "deliveries", "Deliveries in memory, all workers together; the rest waits in Redis.")        \
+    X(QUEUE, "idempotency_ttl", DURATION, TOP(queue.idempotency_ttl_ms), "1min..30d", "24h", "",   \
+      "How long a message that is sent again under the same key is known.")                        \
     X(RELAY, "connections_max", NUMBER, TOP(relay.connections_max), "1..10000", "200",             \
       "connections", "Outbound connections of one worker.")                                        \
     X(RELAY, "per_destination_max", NUMBER, TOP(relay.per_destination_max), "1..10000", "10",      \
@@ -158,6 +271,4 @@
     X(LOG, "format", WORD, TOP(log.json), "plain | json", "plain", "", "Form of a line.")          \
     X(LOG, "level", WORD, TOP(log.level), "debug | info | warn | error", "info", "",               \
       "The least important lines that are written.")                                               \
-    X(LOG, "file", TEXT, TOP(log.file), "", "", "", "Where lines go; none: standard output.")      \
-    X(TLS, "certificate", LATER, NOWHERE, "", "", "", "The certificate chain, as a PEM file.")     \
-    X(TLS, "private_key", LATER, NOWHERE, "", "", "", "Its private key, as a PEM file.")
+    X(LOG, "file", TEXT, TOP(log.file), "", "", "", "Where lines go; none: standard output.")
