@@ -4,10 +4,11 @@
  * authenticator - knows the users: answers the questions of SASL exchanges for one worker.
  *
  * Users come from a file that all workers share (read again when it changes) or from Redis, one
- * lookup each. Passwords are computed by the helper threads, never by the worker; one that was right
- * is remembered for auth.cache_ttl as a keyed digest. Failures are counted in Redis, per client
- * address and per user, for all nodes together; with Redis out of reach the answer is DOWN for
- * users in Redis, and counting rests for users in a file. Every refusal takes auth.failure_delay.
+ * lookup each. Passwords are computed by the helper threads, never by the worker; one that was
+ * right is remembered for auth.cache_ttl as a keyed digest. Failures are counted in Redis, per
+ * client address and per user, for all nodes together; with Redis out of reach the answer is DOWN
+ * for users in Redis, and counting rests for users in a file. Every refusal takes
+ * auth.failure_delay.
  */
 #include "core/smtp/account.h"
 #include "io/worker.h"
@@ -21,13 +22,15 @@ void auth_shared_free(struct auth_shared *s); /* after the last worker */
 /* Reads the files again; what was loaded stays when they are bad. */
 NODISCARD enum status auth_shared_reload(struct auth_shared *s, struct buf *error);
 bool auth_shared_has_changed(const struct auth_shared *s);
-/* Mechanisms that can work here: a listener offers these of its own. Bits of enum auth_mechanism. */
+/* Mechanisms that can work here: a listener offers these of its own. Bits of enum auth_mechanism.
+ */
 uint32_t auth_shared_mechanisms(const struct auth_shared *s);
 
 struct authenticator; /* of a worker */
 struct authenticator *authenticator_new(struct worker *w, struct auth_shared *shared);
 void authenticator_free(struct authenticator *a);
-void authenticator_pump(struct authenticator *a); /* answers of helper threads; when woken and each turn */
+void authenticator_pump(
+    struct authenticator *a); /* answers of helper threads; when woken and each turn */
 
 struct auth_ask;
 /* Exactly once, later, unless forgotten. The callee takes answer->account's reference. */

@@ -112,10 +112,10 @@ uint64_t conn_offset(const struct conn *c);
 /* Octets appended and not yet sent. */
 uint64_t conn_unsent(const struct conn *c);
 /* Speaks TLS from here on; takes the session. What was appended so far leaves in clear first; input
- * that was not taken, and what comes before all that has left, is discarded (P-123): nobody else can
- * have sent it but an attacker, as the peer waits for our word. At the very start of a connection
- * nothing is discarded (implicit TLS). Then the handshake runs, on_secure tells, and on_data and
- * conn_out carry plaintext; offsets count plaintext. conn_finish says close_notify. */
+ * that was not taken, and what comes before all that has left, is discarded (P-123): nobody else
+ * can have sent it but an attacker, as the peer waits for our word. At the very start of a
+ * connection nothing is discarded (implicit TLS). Then the handshake runs, on_secure tells, and
+ * on_data and conn_out carry plaintext; offsets count plaintext. conn_finish says close_notify. */
 struct tls_session;
 void conn_start_tls(struct conn *c, struct tls_session *tls);
 /* NULL: in clear. Borrowed. */

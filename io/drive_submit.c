@@ -39,7 +39,8 @@ struct accept_slot {
 struct submit_driver {
     struct worker *w; /* borrowed */
     struct smtp_server server;
-    struct accept_slot *slots; /* owned; ACCEPTS_PER_LISTENER for each listener */
+    struct smtp_service *services; /* owned; one for each of the worker's listeners */
+    struct accept_slot *slots;     /* owned; ACCEPTS_PER_LISTENER for each listener */
     size_t slot_count;
     struct list sessions;       /* struct submission */
     struct list memory_waiters; /* blocked for content memory */
@@ -90,10 +91,28 @@ static struct smtp_limits limits_of(const struct config *cfg)
         .errors_max = cfg->limits.errors_max,
         .received_max = cfg->limits.received_max,
         .header_size_max = cfg->limits.header_size_max,
+        .auth_attempts_max = cfg->auth.attempts_max,
+        .mails_max = cfg->limits.mails_max,
+        .hold_max_ms = cfg->limits.hold_max_ms,
+        .deliver_by_min_s = cfg->limits.deliver_by_min_s,
         .command_timeout_ms = cfg->limits.command_timeout_ms,
         .data_timeout_ms = cfg->limits.data_timeout_ms,
         .session_timeout_ms = cfg->limits.session_timeout_ms,
         .transaction_timeout_ms = cfg->limits.transaction_timeout_ms,
+    };
+}
+
+static struct smtp_service service_of(const struct submit_driver *d,
+                                      const struct config_listener *l)
+{
+    return (struct smtp_service){
+        .server = &d->server,
+        .tls = l->tls,
+        .auth = l->auth,
+        .auth_without_tls = l->auth_without_tls,
+        .cfg = d->w->cfg,
+        .tenant = l->tenant ? config_find_tenant(d->w->cfg, slice_str(l->tenant)) : NULL,
+        .lane = l->lane,
     };
 }
 
@@ -108,6 +127,9 @@ struct submit_driver *submit_new(struct worker *w)
         .metrics = &w->metrics,
         .budget = &w->budget,
     };
+    d->services = mem_zalloc((w->listener_count + 1) * sizeof *d->services);
+    for (size_t i = 0; i < w->listener_count; i++)
+        d->services[i] = service_of(d, w->listeners[i].cfg);
     list_init(&d->sessions);
     list_init(&d->memory_waiters);
     d->session_max = (uint32_t)worker_share(w, w->cfg->limits.sessions_max);
@@ -124,6 +146,7 @@ void submit_free(struct submit_driver *d)
 {
     must(list_is_empty(&d->sessions));
     free(d->slots);
+    free(d->services);
     free(d);
 }
 
@@ -259,7 +282,10 @@ static void open_session(struct submit_driver *d, struct ring_socket socket,
                                               (const struct sockaddr *)&slot->addr);
     if (!is_trusted)
         metrics_add(&d->w->metrics, METRIC_SESSIONS_REFUSED_TOTAL, 1);
-    smtp_session_init(&s->session, &d->server, is_trusted, slice_str(s->client), &d->w->now);
+    struct smtp_peer peer = { .client = slice_str(s->client),
+                              .is_trusted = is_trusted,
+                              .is_refused = !is_trusted };
+    smtp_session_init(&s->session, &d->services[slot->listener], &peer, &d->w->now);
     wheel_timer_init(&s->timer, on_timer);
     log_session(s, "session.open", is_trusted ? NULL : "not trusted");
     after_event(s);

@@ -21,14 +21,15 @@ void helper_inbox_done(struct helper_inbox *in);
 
 struct helper_job {
     struct list node;
-    struct helper_inbox *inbox; /* borrowed */
+    struct helper_inbox *inbox;           /* borrowed */
     void (*run)(struct helper_job *job);  /* in a helper thread; touches nothing but the job */
     void (*done)(struct helper_job *job); /* in the worker; owns the job again */
 };
 
 struct helpers;
 NODISCARD enum status helpers_new(uint32_t threads, uint32_t waiting_max, struct helpers **out);
-void helpers_free(struct helpers *h); /* waits for the running jobs, drops the waiting ones after run was skipped: done is not called; see helpers.c */
+void helpers_free(struct helpers *h); /* waits for the running jobs, drops the waiting ones after
+                                         run was skipped: done is not called; see helpers.c */
 /* FULL: too many wait. */
 NODISCARD enum status helpers_run(struct helpers *h, struct helper_job *job);
 /* In the worker: calls done of what has come back. */

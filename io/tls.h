@@ -6,8 +6,8 @@
  *
  * tls_store: what all listeners present. Made once, read by all workers, loaded again when the
  * files change; sessions that exist keep what they began with. Several certificates: the client's
- * server name and the signature algorithms it offers choose (ECDSA before RSA); an unknown name gets
- * the first (P-129). TLS 1.2 and 1.3, AEAD suites with forward secrecy only (P-128), no
+ * server name and the signature algorithms it offers choose (ECDSA before RSA); an unknown name
+ * gets the first (P-129). TLS 1.2 and 1.3, AEAD suites with forward secrecy only (P-128), no
  * renegotiation, no early data (P-134), ALPN "smtp" or none (P-130).
  *
  * Tickets: keys are derived from a secret and the hour (HKDF), so nodes with the same secret resume
@@ -66,11 +66,11 @@ bool tls_session_has_output(const struct tls_session *t);
 
 /* What was agreed; valid after the handshake. */
 struct tls_info {
-    const char *version;       /* "TLSv1.3"; static */
-    const char *cipher;        /* "TLS_AES_128_GCM_SHA256"; static */
+    const char *version; /* "TLSv1.3"; static */
+    const char *cipher;  /* "TLS_AES_128_GCM_SHA256"; static */
     bool is_resumed;
-    const char *client_name;   /* of a verified client certificate: its first e-mail or DNS name, or
-                                  its common name; NULL: none was shown. Owned by the session. */
+    const char *client_name; /* of a verified client certificate: its first e-mail or DNS name, or
+                                its common name; NULL: none was shown. Owned by the session. */
 };
 void tls_session_info(const struct tls_session *t, struct tls_info *out);
 

@@ -4,8 +4,9 @@
  * account - one user who may submit mail, as one line of text: in a users file, or as a field of a
  * hash in Redis. `kilat user` writes these lines, the authenticator reads them.
  *
- *     alice@example.org tenant=acme argon2id=$argon2id$v=19$m=19456,t=2,p=1$... scram=4096,SALT,STORED,SERVER
- *     reports disabled sender=@example.org sender=billing@example.net recipients_per_day=5000
+ *     alice@example.org tenant=acme argon2id=$argon2id$v=19$m=19456,t=2,p=1$...
+ * scram=4096,SALT,STORED,SERVER reports disabled sender=@example.org sender=billing@example.net
+ * recipients_per_day=5000
  *
  * The first word is the name (1 to 255 octets, printable UTF-8 without spaces; written as it is
  * typed at login, compared octet by octet), then `disabled` or key=value in any order, separated by
@@ -23,10 +24,10 @@ struct account {
     char *name;   /* owned */
     char *tenant; /* owned; "" none */
     bool is_disabled;
-    char *argon2;               /* owned; encoded hash; NULL: none */
+    char *argon2; /* owned; encoded hash; NULL: none */
     bool has_scram;
     struct scram_verifier scram;
-    struct sender_list senders; /* empty: the tenant's decide */
+    struct sender_list senders;                         /* empty: the tenant's decide */
     uint32_t recipients_per_minute, recipients_per_day; /* 0: the tenant's default for users */
 };
 

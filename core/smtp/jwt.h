@@ -13,7 +13,8 @@
 
 struct jwt_keys; /* immutable once made; any thread may read it */
 
-/* PEM public keys one after another (certificates too), or a JWK set (RFC 7517). BAD: error says what. */
+/* PEM public keys one after another (certificates too), or a JWK set (RFC 7517). BAD: error says
+ * what. */
 NODISCARD enum status jwt_keys_parse(struct slice text, struct jwt_keys **out, struct buf *error);
 void jwt_keys_free(struct jwt_keys *k);
 
@@ -24,9 +25,17 @@ struct jwt_policy { /* borrowed; NULL: not looked at */
 
 #define JWT_LEEWAY_S 60 /* clocks may differ by this much */
 
-enum jwt_verdict { JWT_GOOD, JWT_MALFORMED, JWT_BAD_SIGNATURE, JWT_EXPIRED, JWT_NOT_YET, JWT_WRONG_CLAIM };
+enum jwt_verdict {
+    JWT_GOOD,
+    JWT_MALFORMED,
+    JWT_BAD_SIGNATURE,
+    JWT_EXPIRED,
+    JWT_NOT_YET,
+    JWT_WRONG_CLAIM
+};
 
-/* GOOD: user (appended) is the value of user_claim, expires_s its exp (0: a token without exp is refused as EXPIRED). */
+/* GOOD: user (appended) is the value of user_claim, expires_s its exp (0: a token without exp is
+ * refused as EXPIRED). */
 enum jwt_verdict jwt_check(const struct jwt_keys *keys, const struct jwt_policy *policy,
                            struct slice token, const struct now *now, struct buf *user,
                            int64_t *expires_s);

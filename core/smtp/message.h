@@ -17,15 +17,32 @@
 
 #define QUEUE_ID_LEN 20 /* characters of a queue id: [0-9a-z], time-ordered, unguessable */
 
+/* Which reports a sender wants of a recipient (RFC 3461 4.1); none set: as the server likes. */
+enum dsn_notify {
+    DSN_NOTIFY_NEVER = 1 << 0, /* alone */
+    DSN_NOTIFY_SUCCESS = 1 << 1,
+    DSN_NOTIFY_FAILURE = 1 << 2,
+    DSN_NOTIFY_DELAY = 1 << 3,
+};
+enum dsn_ret { DSN_RET_NONE, DSN_RET_FULL, DSN_RET_HDRS };
+
 struct rcpt {
     struct slice address; /* mailbox as given, without brackets */
     struct slice domain;  /* part of address; empty only for bare postmaster */
+    uint32_t notify;      /* bits of enum dsn_notify */
+    struct slice orcpt; /* ORCPT's value as given, "rfc822;bob@example.org" in xtext; empty: none */
 };
 
 enum message_flag {
     MESSAGE_8BIT = 1 << 0,      /* content has octets above 127, or BODY=8BITMIME was said */
     MESSAGE_DOT_LINES = 1 << 1, /* a content line begins with a dot: stuffing must look */
     MESSAGE_BOUNCE = 1 << 2,    /* a bounce of ours: never bounced again (P-227) */
+    MESSAGE_UTF8 = 1 << 3,   /* SMTPUTF8 was said and is needed: by an address or a header field */
+    MESSAGE_BINARY = 1 << 4, /* BODY=BINARYMIME: only BDAT can carry it on (RFC 3030 3) */
+    MESSAGE_REQUIRE_TLS = 1 << 5,  /* REQUIRETLS (RFC 8689) */
+    MESSAGE_TLS_OPTIONAL = 1 << 6, /* "TLS-Required: No" in the header: no policy may demand TLS */
+    MESSAGE_BY_RETURN = 1 << 7,    /* DELIVERBY mode R: late is failed; else N: late is reported */
+    MESSAGE_BY_TRACE = 1 << 8,     /* DELIVERBY asked for a trace */
 };
 
 struct message {
@@ -37,17 +54,31 @@ struct message {
     struct slice sender; /* mailbox; empty: <> */
     struct rcpt *rcpts;  /* in the arena */
     uint32_t rcpt_count, rcpt_cap;
-    struct slice helo;    /* what the client called itself, printable */
-    struct slice client;  /* its address, "192.0.2.1" or "IPv6:2001:db8::1" */
-    struct slice tenant;  /* "" until tenants come */
-    int64_t accepted_ms;  /* wall clock, when the end of data was seen */
-    struct chain content; /* trace header and content that is in memory */
-    char *blob;           /* owned; the record read back from Redis; NULL otherwise */
-    size_t blob_len;      /* octets of blob, counted in the budget */
-    struct slice body;    /* with blob: the content in it */
-    uint32_t chunk_count; /* content octets before `content` that are chunks in Redis */
-    uint64_t size;        /* octets of the whole content */
+    struct slice helo;   /* what the client called itself, printable */
+    struct slice client; /* its address, "192.0.2.1" or "IPv6:2001:db8::1" */
+    struct slice tenant; /* "" : none */
+    struct slice user;   /* who authenticated; "": nobody */
+    struct slice envid;  /* ENVID as given, xtext; "": none */
+    enum dsn_ret ret;
+    int8_t priority;       /* MT-PRIORITY, -9 to 9; 0: none (RFC 6710) */
+    int64_t hold_until_ms; /* wall clock; not delivered before; 0: at once (RFC 4865) */
+    int64_t deliver_by_ms; /* wall clock; 0: any time (RFC 2852) */
+    int64_t accepted_ms;   /* wall clock, when the end of data was seen */
+    struct chain content;  /* trace header and content that is in memory */
+    char *blob;            /* owned; the record read back from Redis; NULL otherwise */
+    size_t blob_len;       /* octets of blob, counted in the budget */
+    struct slice body;     /* with blob: the content in it */
+    uint32_t chunk_count;  /* content octets before `content` that are chunks in Redis */
+    uint64_t size;         /* octets of the whole content */
+    /* Not part of the record: what the commit needs to know a message that is sent again. */
+    bool has_key;
+    uint8_t key[32]; /* digest of tenant and idempotency key */
+    uint8_t
+        digest[32]; /* of sender, recipients and body: another one under the same key is refused */
 };
+
+/* Sets the last recipient's DSN wishes (orcpt is copied). */
+void message_set_rcpt_dsn(struct message *m, uint32_t notify, struct slice orcpt);
 
 struct message *message_new(struct chain_budget *budget); /* one reference */
 struct message *message_ref(struct message *m);

@@ -23,7 +23,7 @@
 
 #define SASL_TEXT_MAX 12288 /* octets of one response, as base64 on the wire (RFC 4954 4) */
 
-struct scram_verifier { /* RFC 5803; SCRAM-SHA-256 */
+struct scram_verifier {  /* RFC 5803; SCRAM-SHA-256 */
     uint32_t iterations; /* at least 4096 */
     uint8_t salt_len;    /* octets used of salt, 8 to 64 */
     uint8_t salt[64];
@@ -33,17 +33,18 @@ struct scram_verifier { /* RFC 5803; SCRAM-SHA-256 */
 /* What the connection lends to an exchange; borrowed. */
 struct sasl_channel {
     struct entropy *entropy;
-    bool offers_plus;           /* SCRAM-SHA-256-PLUS was in the EHLO reply: "y" is a downgrade (P-150) */
-    const char *binding_name;   /* "tls-exporter", "tls-unique"; NULL: none */
+    bool offers_plus; /* SCRAM-SHA-256-PLUS was in the EHLO reply: "y" is a downgrade (P-150) */
+    const char *binding_name; /* "tls-exporter", "tls-unique"; NULL: none */
     struct slice binding;
-    struct slice client_name;   /* of the client's certificate, for EXTERNAL; empty: none */
+    struct slice client_name; /* of the client's certificate, for EXTERNAL; empty: none */
 };
 
 enum sasl_step {
     SASL_CHALLENGE, /* send what is in the buffer as 334, wait for a response */
     SASL_ASK,       /* put sasl_request to the authenticator, then sasl_answer */
-    SASL_DONE,      /* authenticated; the buffer may hold final data, sent as a 334 first when the mechanism
-                       wants it (never in SMTP: SCRAM's v= goes as a challenge and the client answers empty) */
+    SASL_DONE,      /* authenticated; the buffer may hold final data, sent as a 334 first when the
+                       mechanism      wants it (never in SMTP: SCRAM's v= goes as a challenge and the client
+                       answers empty) */
     SASL_REFUSED,   /* not authenticated: the answer's result says which reply */
     SASL_MALFORMED, /* 501 5.5.2: not what the mechanism allows */
 };
@@ -58,7 +59,8 @@ enum sasl_question {
 
 struct sasl_request { /* slices live in the exchange until sasl_answer */
     enum sasl_question question;
-    struct slice user;   /* authentication identity; equal to a given authorization identity (P-146) */
+    struct slice
+        user; /* authentication identity; equal to a given authorization identity (P-146) */
     struct slice secret; /* password or token */
     bool is_proven;
 };
@@ -76,7 +78,7 @@ struct account;
 struct sasl_answer {
     enum auth_result result;
     struct scram_verifier verifier; /* ASK_VERIFIER with OK */
-    struct account *account;        /* with OK, but for ASK_VERIFIER; the session takes the reference */
+    struct account *account; /* with OK, but for ASK_VERIFIER; the session takes the reference */
 };
 
 struct sasl_exchange;

@@ -16,7 +16,8 @@ struct sender_list {
 };
 
 bool sender_pattern_is_valid(struct slice pattern);
-NODISCARD enum status sender_list_add(struct sender_list *l, struct slice pattern); /* BAD: no pattern */
+NODISCARD enum status sender_list_add(struct sender_list *l,
+                                      struct slice pattern); /* BAD: no pattern */
 void sender_list_done(struct sender_list *l);
 /* mailbox: local@domain as in struct address, without brackets. Quoted local parts are compared in
  * their plainest form. */

@@ -250,7 +250,7 @@ static struct message *new_message(struct smtp_session *s, struct slice sender,
     struct message *m = message_new(s->server->budget);
     m->sender = arena_copy(&m->arena, sender);
     m->helo = arena_copy(&m->arena, slice_str(s->helo));
-    m->client = arena_copy(&m->arena, s->client);
+    m->client = arena_copy(&m->arena, s->peer.client);
     if (params->is_8bit)
         m->flags |= MESSAGE_8BIT;
     if (params->size > 0 && params->size < EXPECTED_SIZE)
@@ -475,14 +475,17 @@ static size_t take_content(struct smtp_session *s, struct slice in, const struct
 
 /* --- entry points ---------------------------------------------------------------------------- */
 
-void smtp_session_init(struct smtp_session *s, const struct smtp_server *server, bool is_trusted,
-                       struct slice client, const struct now *now)
+void smtp_session_init(struct smtp_session *s, const struct smtp_service *service,
+                       const struct smtp_peer *peer, const struct now *now)
 {
-    *s = (struct smtp_session){ .server = server, .client = client };
+    const struct smtp_server *server = service->server;
+    *s = (struct smtp_session){
+        .server = server, .service = service, .peer = *peer, .tenant = service->tenant
+    };
     s->started_ms = s->last_progress_ms = now->mono_ms;
     buf_init(&s->line, SMTP_LINE_MAX);
     buf_init(&s->out, SMTP_OUT_MAX);
-    if (!is_trusted) {
+    if (peer->is_refused) {
         say(s, REPLY_NOT_TRUSTED);
         enter(s, SMTP_REFUSED);
         return;
@@ -550,6 +553,7 @@ void smtp_session_verdict(struct smtp_session *s, enum smtp_verdict verdict, con
     case SMTP_QUEUED: say_queued(s, id); break;
     case SMTP_NOT_QUEUED: say(s, REPLY_QUEUE_TROUBLE); break;
     case SMTP_QUEUE_FULL: say(s, REPLY_NO_ROOM); break;
+    case SMTP_KEY_CONFLICT: say(s, REPLY_KEY_CONFLICT); break;
     }
     s->last_progress_ms = now->mono_ms;
     enter(s, SMTP_READY);

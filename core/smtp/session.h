@@ -8,16 +8,19 @@
  * `now` comes with every event.
  *
  * Life of a session:
- *     START -> READY -> MAIL -> RCPT -> DATA -> COMMIT -> READY ... -> CLOSED
+ *     START -> READY -> MAIL -> RCPT -> DATA | BDAT -> COMMIT -> READY ... -> CLOSED
+ *     READY -> TLS (STARTTLS: 220, handshake, then as new) -> START
+ *     READY -> AUTH (challenges and responses) -> READY
  *     REFUSED (not trusted): a 554 greeting, then only QUIT (P-2)
  * Limits: every one in struct smtp_limits; a session that is idle holds no heap memory of its own
- * beyond its EHLO name.
+ * beyond its EHLO name and its user.
  * To add a command: a row in the verb table of session.c and a handler that returns the next state.
  */
 #include "core/base/buf.h"
 #include "core/base/clock.h"
 #include "core/base/entropy.h"
 #include "core/base/metrics.h"
+#include "core/smtp/account.h"
 #include "core/smtp/dot.h"
 #include "core/smtp/message.h"
 #include "core/smtp/rcpt_set.h"
@@ -26,6 +29,10 @@
 struct smtp_limits {
     uint64_t message_size_max; /* octets; 0: none (RFC 1870 4) */
     uint32_t recipients_max, errors_max, received_max, header_size_max;
+    uint32_t auth_attempts_max;
+    uint32_t mails_max;   /* transactions; 0: any number */
+    uint64_t hold_max_ms; /* 0: FUTURERELEASE is not offered */
+    uint32_t deliver_by_min_s;
     uint32_t command_timeout_ms, data_timeout_ms, session_timeout_ms, transaction_timeout_ms;
 };
 
@@ -39,35 +46,87 @@ struct smtp_server {
     bool is_draining; /* shutting down: 421 between transactions */
 };
 
+/* What one listener offers; shared by its sessions, borrowed. */
+struct smtp_service {
+    const struct smtp_server *server; /* borrowed */
+    enum tls_mode tls;
+    enum auth_mode auth;
+    bool auth_without_tls;
+    uint32_t mechanisms;                /* bits of enum auth_mechanism that work here */
+    const struct config *cfg;           /* borrowed; where a user's tenant is found */
+    const struct config_tenant *tenant; /* of clients that do not authenticate; NULL: none */
+    enum mail_lane lane;                /* of mail that asks for none */
+};
+
+/* Whom the connection comes from; set at the start and by XCLIENT. */
+struct smtp_peer {
+    struct slice client; /* the driver's: address as in struct message */
+    bool is_trusted;     /* may submit without AUTH, where AUTH is not required */
+    bool is_refused;     /* may do nothing: the 554 greeting */
+    bool may_xclient;
+};
+
+/* What TLS has brought; slices and names are the connection's. */
+struct smtp_tls {
+    const char *version, *cipher;
+    struct slice client_name; /* of a verified certificate; empty: none */
+    const char *binding_name; /* NULL: none */
+    struct slice binding;
+};
+
 enum smtp_state {
     SMTP_START,   /* greeted, no EHLO yet */
     SMTP_REFUSED, /* 554 greeting given */
+    SMTP_TLS,     /* 220 to STARTTLS given, or an implicit handshake not over yet */
     SMTP_READY,
+    SMTP_AUTH,   /* an authentication exchange */
     SMTP_MAIL,   /* sender known */
     SMTP_RCPT,   /* at least one recipient */
     SMTP_DATA,   /* content is coming */
+    SMTP_BDAT,   /* between chunks or inside one */
     SMTP_COMMIT, /* end of data seen; the queue has the message */
     SMTP_CLOSED, /* nothing more is read; close when out is flushed */
 };
 
 enum smtp_wait {
-    SMTP_WAIT_INPUT,  /* feed more bytes */
+    SMTP_WAIT_INPUT, /* feed more bytes */
+    SMTP_WAIT_TLS,   /* flush out, drop all input, shake hands, then smtp_session_secured */
+    SMTP_WAIT_AUTH,  /* smtp_session_get_auth to the authenticator, then smtp_session_auth_answer */
+    SMTP_WAIT_ADMIT, /* ask about s->admission, then smtp_session_admitted */
     SMTP_WAIT_COMMIT, /* take s->message to the queue, then call smtp_session_verdict */
     SMTP_WAIT_CLOSE,  /* flush out, then close */
 };
 
+/* A recipient on its way through the suppression list, the rates and the quotas (one per RCPT). */
+struct smtp_admission {
+    const struct config_tenant *tenant;     /* borrowed */
+    struct slice user;                      /* "": nobody authenticated */
+    struct slice rcpt;                      /* the mailbox; the driver's to read until the answer */
+    uint32_t user_per_minute, user_per_day; /* limits that hold for this user; 0: none */
+};
+
+enum smtp_admit {
+    SMTP_ADMIT_OK,
+    SMTP_ADMIT_SUPPRESSED, /* 550 5.7.1 with the reason */
+    SMTP_ADMIT_RATE,       /* 450 4.7.1: too many this minute */
+    SMTP_ADMIT_QUOTA,      /* 452 4.7.1: too many today */
+    SMTP_ADMIT_DOWN,       /* 451 4.3.0: Redis is out of reach */
+};
+
 /* The queue's answer to a message. */
 enum smtp_verdict {
-    SMTP_QUEUED,     /* durable: 250 with the queue id */
-    SMTP_NOT_QUEUED, /* 451 4.3.0: nothing was queued, or it will be withdrawn */
-    SMTP_QUEUE_FULL, /* 452 4.3.1 */
+    SMTP_QUEUED, /* durable: 250 with the queue id; of a message sent again, that of the first */
+    SMTP_NOT_QUEUED,   /* 451 4.3.0: nothing was queued, or it will be withdrawn */
+    SMTP_QUEUE_FULL,   /* 452 4.3.1 */
+    SMTP_KEY_CONFLICT, /* 554 5.6.0: its idempotency key was used for another message */
 };
 
 struct smtp_content; /* content.h: header checks, trace header; lives from DATA to the end of data
                       */
 
 struct smtp_session {
-    const struct smtp_server *server; /* borrowed */
+    const struct smtp_server *server;   /* borrowed */
+    const struct smtp_service *service; /* borrowed */
     enum smtp_state state;
     enum smtp_wait wait;
     bool is_esmtp;            /* EHLO, not HELO */
@@ -77,21 +136,27 @@ struct smtp_session {
     int64_t last_progress_ms; /* monotonic; a command line was begun or finished, content came, or
                                  a verdict: what dripping bytes cannot renew (P-114) */
     int64_t transaction_ms;   /* monotonic; when MAIL came; meaningful from MAIL to COMMIT */
-    struct slice client;      /* owned by the driver: address as in struct message */
-    char *helo;               /* owned; sanitised (P-5); NULL before EHLO */
-    struct buf line;          /* an unfinished command line; memory only while there is one */
-    struct buf out;           /* replies to send */
-    struct message *message;  /* owned; from MAIL to the end of data */
-    struct rcpt_set rcpts;    /* private; with message */
+    struct smtp_peer peer;
+    const struct smtp_tls *tls;         /* the driver's; NULL: in clear */
+    const struct config_tenant *tenant; /* borrowed; NULL: none */
+    struct account *account;            /* owned; NULL: nobody authenticated */
+    struct sasl_exchange *sasl;         /* owned; in AUTH */
+    uint32_t auth_failures, mails;
+    char *helo;                   /* owned; sanitised (P-5); NULL before EHLO */
+    struct buf line;              /* an unfinished command line; memory only while there is one */
+    struct buf out;               /* replies to send */
+    struct message *message;      /* owned; from MAIL to the end of data */
+    struct rcpt_set rcpts;        /* private; with message */
     struct smtp_content *content; /* owned; from DATA to the end of data */
     const char *end_reason;       /* static; why it was closed, for the log: quit, refused, errors,
                                      foreign-protocol, shutdown, idle-timeout, session-timeout,
                                      transaction-timeout; NULL until then */
 };
 
-/* Starts with the greeting (220, or 554 when the client is not trusted). */
-void smtp_session_init(struct smtp_session *s, const struct smtp_server *server, bool is_trusted,
-                       struct slice client, const struct now *now);
+/* Starts with the greeting (220, or 554 when the client is refused); with implicit TLS it waits for
+ * smtp_session_secured first. */
+void smtp_session_init(struct smtp_session *s, const struct smtp_service *service,
+                       const struct smtp_peer *peer, const struct now *now);
 void smtp_session_done(
     struct smtp_session *s); /* frees all it owns; an unfinished message is gone (P-81) */
 
@@ -106,6 +171,20 @@ size_t smtp_session_input(struct smtp_session *s, struct slice in, const struct 
 /* True while content is coming and its header section is over: from here on the driver may take
  * octets off the front of s->message->content. */
 bool smtp_session_content_is_body(const struct smtp_session *s);
+
+/* The handshake is over: all that was said in clear is forgotten (P-124). tls lives as long as the
+ * connection. */
+void smtp_session_secured(struct smtp_session *s, const struct smtp_tls *tls,
+                          const struct now *now);
+/* With SMTP_WAIT_AUTH. */
+void smtp_session_get_auth(const struct smtp_session *s, struct sasl_request *out);
+void smtp_session_auth_answer(struct smtp_session *s, const struct sasl_answer *answer,
+                              const struct now *now);
+/* With SMTP_WAIT_ADMIT; slices live until the answer. */
+void smtp_session_get_admission(const struct smtp_session *s, struct smtp_admission *out);
+/* reason: of a suppression, "" otherwise. */
+void smtp_session_admitted(struct smtp_session *s, enum smtp_admit answer, struct slice reason,
+                           const struct now *now);
 
 /* With SMTP_WAIT_COMMIT: hands over the message; the caller owns it. Its id, trace header, size,
  * flags and accepted_ms are set. */

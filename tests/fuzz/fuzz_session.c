@@ -105,7 +105,8 @@ static void talk(struct talk *k, uint8_t choice, struct slice in, struct cutter 
     buf_init(&k->replies, OUT_MAX);
     buf_init(&k->contents, OUT_MAX);
     test_server_init(&k->t);
-    smtp_session_init(&k->s, &k->t.server, !(choice & IS_DISTRUST), SLICE("192.0.2.1"), &k->t.now);
+    struct smtp_peer peer = { .client = SLICE("192.0.2.1"), .is_refused = choice & IS_DISTRUST };
+    smtp_session_init(&k->s, &k->t.service, &peer, &k->t.now);
     while (in.len > 0) {
         struct slice piece = slice_head(in, cutter ? cutter_next(cutter) : in.len);
         feed(k, piece);

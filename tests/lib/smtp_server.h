@@ -13,6 +13,8 @@
 
 struct test_server {
     struct smtp_server server;
+    struct smtp_service service; /* a trusted listener without TLS; change it before the session */
+    struct config cfg;
     struct entropy entropy;
     uint64_t seed;
     struct metrics metrics;
@@ -44,6 +46,7 @@ static inline void test_server_init(struct test_server *t)
         .metrics = &t->metrics,
         .budget = &t->budget,
     };
+    t->service = (struct smtp_service){ .server = &t->server, .cfg = &t->cfg, .lane = LANE_NORMAL };
 }
 
 static inline void test_server_pass_ms(struct test_server *t, int64_t ms)

@@ -149,7 +149,10 @@ static void on_session(struct play *p, struct slice rest)
              SLICE_ARG(has_address ? slice_skip(rest, 5) : SLICE("192.0.2.1")));
     forget_inbox(p);
     buf_clear(&p->said);
-    smtp_session_init(&p->s, &p->t.server, is_trusted, slice_str(p->client), &p->t.now);
+    struct smtp_peer peer = {
+        .client = slice_str(p->client), .is_trusted = is_trusted, .is_refused = !is_trusted
+    };
+    smtp_session_init(&p->s, &p->t.service, &peer, &p->t.now);
     p->is_open = true;
     listen_to_server(p);
 }
