@@ -10,6 +10,17 @@
     X(SESSIONS_OPEN, gauge, "sessions_open", "Submission sessions now open.")                      \
     X(SESSIONS_REFUSED_TOTAL, counter, "sessions_refused_total",                                   \
       "Sessions refused at the greeting (not trusted, pool full, shutting down).")                 \
+    X(PROXY_REFUSED_TOTAL, counter, "proxy_refused_total",                                         \
+      "Connections closed for want of a PROXY header, or not from a load balancer.")               \
+    X(TLS_HANDSHAKES_TOTAL, counter, "tls_handshakes_total", "TLS handshakes finished.")           \
+    X(TLS_RESUMED_TOTAL, counter, "tls_resumed_total", "Those of them that resumed a session.")    \
+    X(TLS_FAILED_TOTAL, counter, "tls_failed_total", "TLS handshakes that failed.")                \
+    X(AUTH_OK_TOTAL, counter, "auth_ok_total", "Clients authenticated.")                           \
+    X(AUTH_FAILED_TOTAL, counter, "auth_failed_total", "Authentications refused.")                 \
+    X(RECIPIENTS_DECLINED_TOTAL, counter, "recipients_declined_total",                             \
+      "Recipients declined for a suppression, a rate or a quota.")                                 \
+    X(REPEATED_TOTAL, counter, "messages_repeated_total",                                          \
+      "Messages sent again under their idempotency key and answered with the first id.")           \
     X(COMMANDS_TOTAL, counter, "smtp_commands_total", "SMTP commands received.")                   \
     X(REPLIES_4XX_TOTAL, counter, "smtp_replies_4xx_total", "Replies of class 4 sent.")            \
     X(REPLIES_5XX_TOTAL, counter, "smtp_replies_5xx_total", "Replies of class 5 sent.")            \
