@@ -633,6 +633,16 @@ void queue_chunk_forget(struct queue_chunk *chunk)
     chunk->fn = NULL;
 }
 
+bool queue_ask(struct queue_driver *q, struct redis_request *req, redis_reply_fn *fn,
+               const struct slice *argv, size_t argc)
+{
+    if (q->claims.state != LINK_UP || q->claims.conn->state == CONN_CLOSING)
+        return false;
+    redis_link_push(&q->claims.redis, req, 1, fn);
+    redis_command(conn_out(q->claims.conn), argv, argc);
+    return true;
+}
+
 /* --- the end of a turn ----------------------------------------------------------------------- */
 
 static void pump_commits(struct queue_driver *q)

@@ -47,6 +47,11 @@ struct queue_chunk *queue_chunk_get(struct queue_driver *q, uint16_t shard, cons
                                     uint32_t n, queue_chunk_fn *fn, void *owner);
 void queue_chunk_forget(struct queue_chunk *chunk);
 
+/* One command over the second link; the request is the caller's until fn was called, once. False:
+ * Redis is out of reach, fn is not called. */
+bool queue_ask(struct queue_driver *q, struct redis_request *req, redis_reply_fn *fn,
+               const struct slice *argv, size_t argc);
+
 /* True when this worker surely holds its leases in the shard. */
 bool queue_lease_is_live(const struct queue_driver *q, uint16_t shard);
 /* Draining: gives the leases back; true when Redis has confirmed, or is out of reach. */
