@@ -12,9 +12,12 @@
  *
  * Sending. Output collects in `filling`; at the end of the turn it becomes `flying` and one
  * sendmsg (or send, for a single part) carries it. A short send goes on where it stopped.
+ *
+ * TLS. A connection with `secure` takes a turn through conn_tls.c at four places: where input
+ * comes, where held input is delivered, where a flight is made, and where the end is told.
  */
-#include "io/conn.h"
 #include "core/base/must.h"
+#include "io/conn_private.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -28,18 +31,9 @@
     4 /* connections that starve in one turn before more buffers are published */
 #define FLIGHT_KEEP_MAX (64 * 1024) /* octets of copy buffer a spare may keep */
 
-struct flight {
-    struct gather out;
-    struct msghdr msg;
-    struct iovec *iov; /* owned */
-    uint32_t iov_cap;
-    uint32_t part, offset; /* where the next send starts */
-    struct flight *next;   /* spare list */
-};
-
 /* --- flights --------------------------------------------------------------------------------- */
 
-static struct flight *flight_take(struct conn_table *t)
+struct flight *flight_take(struct conn_table *t)
 {
     struct flight *f = t->spare_flights;
     if (f) {
@@ -59,7 +53,7 @@ static void flight_free(struct flight *f)
     free(f);
 }
 
-static void flight_give(struct conn_table *t, struct flight *f)
+void flight_give(struct conn_table *t, struct flight *f)
 {
     if (!f)
         return;
@@ -68,14 +62,15 @@ static void flight_give(struct conn_table *t, struct flight *f)
         return;
     }
     gather_clear(&f->out);
-    f->part = f->offset = 0;
+    f->part = f->offset = f->plain = 0;
+    f->is_sealed = false;
     f->next = t->spare_flights;
     t->spare_flights = f;
     t->spare_count++;
 }
 
 /* Moves the start past n octets that have left. */
-static void flight_advance(struct flight *f, size_t n)
+void flight_advance(struct flight *f, size_t n)
 {
     while (n > 0) {
         uint32_t left = f->out.parts[f->part].len - f->offset;
@@ -89,7 +84,7 @@ static void flight_advance(struct flight *f, size_t n)
     }
 }
 
-static bool flight_is_over(const struct flight *f)
+bool flight_is_over(const struct flight *f)
 {
     return f->part >= f->out.part_count;
 }
@@ -112,19 +107,20 @@ void conn_table_init(struct conn_table *t, struct ring *ring, struct wheel *whee
     list_init(&t->free);
     list_init(&t->starved);
     list_init(&t->dirty);
+    list_init(&t->handshakes);
     ring_on(ring, RING_RECV, on_recv, t);
     ring_on(ring, RING_SEND, on_send, t);
     ring_on(ring, RING_CONNECT, on_connect, t);
     ring_on(ring, RING_SHUTDOWN, on_shutdown, t);
 }
 
-static void free_held(struct conn *c);
-
 static void release_memory(struct conn *c)
 {
+    if (c->secure)
+        conn_secure_free(c);
     flight_give(c->table, c->filling);
     flight_give(c->table, c->flying);
-    free_held(c);
+    conn_free_chain(&c->held);
     if (c->linger) {
         wheel_clear(c->table->wheel, c->linger);
         free(c->linger);
@@ -148,6 +144,7 @@ void conn_table_done(struct conn_table *t)
         t->spare_flights = f->next;
         flight_free(f);
     }
+    free(t->scratch);
     free(t->slots);
 }
 
@@ -184,7 +181,7 @@ static struct conn *conn_of(struct conn_table *t, const struct ring_done *done)
     return (c->generation & RING_GENERATION_MASK) == done->generation ? c : NULL;
 }
 
-static void mark_dirty(struct conn *c)
+void conn_mark_dirty(struct conn *c)
 {
     if (list_is_empty(&c->dirty))
         list_push_back(&c->table->dirty, &c->dirty);
@@ -272,7 +269,7 @@ void conn_close(struct conn *c)
     }
     if (c->in_flight > 0)
         ring_cancel_all(c->table->ring, c->socket);
-    mark_dirty(c); /* with nothing in flight the end of the turn frees it */
+    conn_mark_dirty(c); /* with nothing in flight the end of the turn frees it */
 }
 
 static void on_linger_over(struct wheel_timer *timer);
@@ -309,15 +306,20 @@ static void on_linger_over(struct wheel_timer *timer)
     conn_close(container_of(timer, struct linger_timer, timer)->conn);
 }
 
+void conn_end_after_send(struct conn *c)
+{
+    c->close_after_send = true;
+    set_linger(c, CONN_FLUSH_MS);
+    conn_mark_dirty(c);
+}
+
 void conn_finish(struct conn *c)
 {
-    if (c->state != CONN_OPEN) {
+    if (c->state != CONN_OPEN || (c->secure && !conn_secure_is_open(c))) {
         conn_close(c);
         return;
     }
-    c->close_after_send = true;
-    set_linger(c, CONN_FLUSH_MS);
-    mark_dirty(c);
+    conn_end_after_send(c);
 }
 
 /* An operation has completed; true when the slot is gone with it. */
@@ -333,24 +335,42 @@ static bool operation_ended(struct conn *c)
 
 /* --- receiving ------------------------------------------------------------------------------- */
 
-static void hold(struct conn *c, struct slice rest)
+void conn_hold(struct conn *c, struct chain **chain, struct slice in)
 {
-    if (!c->held) {
-        c->held = mem_alloc(sizeof *c->held);
-        chain_init(c->held, NULL);
+    if (!*chain) {
+        *chain = mem_alloc(sizeof **chain);
+        chain_init(*chain, NULL);
     }
-    chain_append(c->held, rest);
-    if (c->held->len > CONN_HELD_MAX)
+    chain_append(*chain, in);
+    if ((*chain)->len > CONN_HELD_MAX)
         conn_close(c);
 }
 
-static void free_held(struct conn *c)
+void conn_free_chain(struct chain **chain)
 {
-    if (!c->held)
+    if (!*chain)
         return;
-    chain_done(c->held);
-    free(c->held);
-    c->held = NULL;
+    chain_done(*chain);
+    free(*chain);
+    *chain = NULL;
+}
+
+void conn_drop(struct chain **chain, size_t n)
+{
+    struct chain front;
+    if (n == (*chain)->len) {
+        conn_free_chain(chain);
+    } else if (n > 0) {
+        chain_init(&front, NULL);
+        chain_split(*chain, n, &front);
+        chain_done(&front);
+    }
+}
+
+void conn_stop_receiving(struct conn *c)
+{
+    if (c->recv_is_armed && c->state == CONN_OPEN)
+        ring_cancel(c->table->ring, tag_of(c, RING_RECV));
 }
 
 /* Gives input to the owner; returns how much was taken. What was not is left to the caller, and the
@@ -364,21 +384,36 @@ static size_t offer(struct conn *c, struct slice in)
     return taken;
 }
 
+void conn_offer(struct conn *c, struct slice in)
+{
+    size_t taken = offer(c, in);
+    if (taken < in.len && c->state == CONN_OPEN)
+        conn_hold(c, &c->held, slice_skip(in, taken));
+}
+
 static void deliver(struct conn *c, struct slice in)
 {
     if (c->state == CONN_LINGER || c->state == CONN_CLOSING)
         return;
+    if (c->secure) {
+        conn_secure_input(c, in);
+        return;
+    }
     /* Behind what is held already, also when that is about to be delivered at the end of the turn:
      * octets never overtake each other. */
     if (c->is_paused || c->held) {
-        hold(c, in);
-        if (c->is_paused && c->recv_is_armed && c->state == CONN_OPEN)
-            ring_cancel(c->table->ring, tag_of(c, RING_RECV));
+        conn_hold(c, &c->held, in);
+        if (c->is_paused)
+            conn_stop_receiving(c);
         return;
     }
     size_t taken = offer(c, in);
-    if (taken < in.len && c->state == CONN_OPEN)
-        hold(c, slice_skip(in, taken));
+    if (taken == in.len || c->state != CONN_OPEN)
+        return;
+    if (c->secure) /* since this call */
+        conn_secure_leftover(c, slice_skip(in, taken));
+    else
+        conn_hold(c, &c->held, slice_skip(in, taken));
 }
 
 static void starve(struct conn *c)
@@ -410,21 +445,23 @@ void conn_table_feed_starved(struct conn_table *t)
 
 /* The end is told after all that came before it was taken: a client may send everything, QUIT too,
  * and shut its side. */
-static void tell_end(struct conn *c)
+void conn_tell_end(struct conn *c)
 {
     if (c->state == CONN_LINGER)
         conn_close(c);
-    else if (c->state == CONN_OPEN && !c->held)
+    else if (c->state == CONN_OPEN && !c->held && !c->secure)
         c->events->on_end(c, c->end_result);
+    else if (c->state == CONN_OPEN && !c->held && conn_secure_is_drained(c))
+        c->events->on_end(c, conn_secure_end(c));
 }
 
-static void ended(struct conn *c, int result)
+void conn_ended(struct conn *c, int result)
 {
     if (c->is_ended)
         return;
     c->is_ended = true;
     c->end_result = result;
-    tell_end(c);
+    conn_tell_end(c);
 }
 
 static void on_recv(void *ctx, const struct ring_done *done)
@@ -450,7 +487,7 @@ static void on_recv(void *ctx, const struct ring_done *done)
         starve(c);
     else if (done->result == 0 || (done->result < 0 && done->result != -ECANCELED &&
                                    done->result != -EINTR && done->result != -EAGAIN))
-        ended(c, done->result);
+        conn_ended(c, done->result);
     else if (!c->is_paused)
         arm_recv(c);
 }
@@ -460,30 +497,27 @@ void conn_resume(struct conn *c)
     if (c->state != CONN_OPEN)
         return;
     c->is_paused = false;
-    mark_dirty(c);
+    conn_mark_dirty(c);
 }
 
-static void drop_held(struct conn *c, size_t taken)
+/* Held input may go to the owner: not what was held in clear when TLS was started. */
+static bool may_deliver(const struct conn *c)
 {
-    struct chain front;
-    if (taken == c->held->len) {
-        free_held(c);
-    } else if (taken > 0) {
-        chain_init(&front, NULL);
-        chain_split(c->held, taken, &front);
-        chain_done(&front);
-    }
+    return c->held && !c->is_paused && c->state == CONN_OPEN &&
+           (!c->secure || conn_secure_is_open(c));
 }
 
 static void deliver_held(struct conn *c)
 {
     c->table->events++;
-    while (c->held && !c->is_paused && c->state == CONN_OPEN) {
+    while (may_deliver(c)) {
         struct chain_seg *seg = c->held->head;
-        drop_held(c, offer(c, slice_of(seg->data, seg->len)));
+        conn_drop(&c->held, offer(c, slice_of(seg->data, seg->len)));
     }
+    if (c->secure)
+        conn_secure_deliver(c);
     if (!c->held && c->is_ended)
-        tell_end(c);
+        conn_tell_end(c);
 }
 
 /* --- sending --------------------------------------------------------------------------------- */
@@ -492,7 +526,7 @@ struct gather *conn_out(struct conn *c)
 {
     if (!c->filling)
         c->filling = flight_take(c->table);
-    mark_dirty(c);
+    conn_mark_dirty(c);
     return &c->filling->out;
 }
 
@@ -506,7 +540,7 @@ uint64_t conn_unsent(const struct conn *c)
     return conn_offset(c) - c->sent;
 }
 
-static void submit_flight(struct conn *c)
+void conn_submit_flight(struct conn *c)
 {
     struct flight *f = c->flying;
     uint32_t left = f->out.part_count - f->part;
@@ -526,9 +560,15 @@ static void submit_flight(struct conn *c)
     ring_sendmsg(c->table->ring, c->socket, &f->msg, tag_of(c, RING_SEND));
 }
 
-static void start_flight(struct conn *c)
+void conn_start_flight(struct conn *c)
 {
-    if (c->flying || !c->filling || c->state != CONN_OPEN)
+    if (c->flying || c->state != CONN_OPEN)
+        return;
+    if (c->secure) {
+        conn_secure_start_flight(c);
+        return;
+    }
+    if (!c->filling)
         return;
     if (c->filling->out.octets == 0) {
         flight_give(c->table, c->filling);
@@ -538,7 +578,23 @@ static void start_flight(struct conn *c)
     c->flying = c->filling;
     c->filling = NULL;
     c->queued += c->flying->out.octets;
-    submit_flight(c);
+    conn_submit_flight(c);
+}
+
+static void flight_left(struct conn *c)
+{
+    uint64_t sent = c->sent;
+    bool is_sealed = c->flying->is_sealed;
+    c->sent += c->flying->plain;
+    flight_give(c->table, c->flying);
+    c->flying = NULL;
+    if (c->secure)
+        conn_secure_flight_left(c);
+    /* A flight of the handshake has nothing of the owner's in it. */
+    if (c->events->on_sent && (!is_sealed || c->sent > sent))
+        c->events->on_sent(c, c->sent);
+    if (c->state == CONN_OPEN && (c->filling || c->close_after_send || c->secure))
+        conn_mark_dirty(c);
 }
 
 static void on_send(void *ctx, const struct ring_done *done)
@@ -548,27 +604,22 @@ static void on_send(void *ctx, const struct ring_done *done)
         return;
     if (done->result <= 0) {
         if (done->result == -EINTR || done->result == -EAGAIN) {
-            submit_flight(c);
+            conn_submit_flight(c);
             return;
         }
         /* What the peer said before it broke is worth reading (P-186): the receive side reports the
          * end, unless it is silent. */
         if (!c->recv_is_armed)
-            ended(c, done->result);
+            conn_ended(c, done->result);
         return;
     }
-    c->sent += (uint64_t)done->result;
+    if (!c->flying->is_sealed)
+        c->sent += (uint64_t)done->result;
     flight_advance(c->flying, (size_t)done->result);
-    if (!flight_is_over(c->flying)) {
-        submit_flight(c);
-        return;
-    }
-    flight_give(c->table, c->flying);
-    c->flying = NULL;
-    if (c->events->on_sent)
-        c->events->on_sent(c, c->sent);
-    if (c->state == CONN_OPEN && (c->filling || c->close_after_send))
-        mark_dirty(c);
+    if (flight_is_over(c->flying))
+        flight_left(c);
+    else
+        conn_submit_flight(c);
 }
 
 static void on_connect(void *ctx, const struct ring_done *done)
@@ -582,7 +633,7 @@ static void on_connect(void *ctx, const struct ring_done *done)
         c->state = CONN_OPEN;
         arm_recv(c);
         c->events->on_open(c, 0);
-        mark_dirty(c);
+        conn_mark_dirty(c);
         return;
     }
     c->events->on_open(c, done->result);
@@ -607,21 +658,25 @@ static void settle(struct conn *c)
             free_slot(c);
         return;
     }
-    if (c->state == CONN_OPEN && c->held && !c->is_paused)
+    if (c->state == CONN_OPEN && !c->is_paused &&
+        (c->held || (c->secure && conn_secure_has_input(c))))
         deliver_held(c);
     if (c->state == CONN_OPEN && !c->is_paused)
         arm_recv(c);
-    start_flight(c);
-    if (c->state == CONN_OPEN && c->close_after_send && !c->flying && !c->filling)
+    conn_start_flight(c);
+    if (c->state == CONN_OPEN && c->close_after_send && !c->flying && !c->filling &&
+        !(c->secure && conn_secure_has_output(c)))
         start_linger(c);
     if (c->state == CONN_CLOSING && c->in_flight == 0)
-        mark_dirty(c);
+        conn_mark_dirty(c);
 }
 
 bool conn_table_flush(struct conn_table *t)
 {
     uint64_t events = t->events;
     struct list turn;
+    if (!list_is_empty(&t->handshakes))
+        conn_secure_turn(t);
     list_init(&turn);
     list_append_all(&turn, &t->dirty);
     struct list *node;
@@ -629,5 +684,5 @@ bool conn_table_flush(struct conn_table *t)
         settle(list_entry(node, struct conn, dirty));
     if (!list_is_empty(&t->starved))
         conn_table_feed_starved(t);
-    return t->events != events || !list_is_empty(&t->dirty);
+    return t->events != events || !list_is_empty(&t->dirty) || !list_is_empty(&t->handshakes);
 }

@@ -11,7 +11,7 @@
  * Life:   CONNECTING -> OPEN -> LINGER (our side is shut, waiting for the peer's end) -> CLOSING ->
  * free An operation in flight pins the slot: on_closed comes after the last completion, and only
  *         then may memory that the output points at go.
- * Limits: table size; CONN_HELD_MAX octets of input held; CONN_LINGER_MS.
+ * Limits: table size; CONN_HELD_MAX octets of input held; CONN_LINGER_MS; CONN_HANDSHAKES_TURN.
  */
 #include "core/base/chain.h"
 #include "core/base/clock.h"
@@ -26,6 +26,8 @@
 #define CONN_LINGER_MS 2000
 #define CONN_FLUSH_MS                                                                              \
     30000 /* a peer that does not read what was said last is not waited for longer */
+#define CONN_HANDSHAKES_TURN                                                                       \
+    8 /* TLS handshake steps in one loop turn, of all connections: each may cost 0.7 ms */
 
 struct conn;
 
@@ -48,7 +50,8 @@ struct conn_events {
 
 enum conn_state { CONN_FREE, CONN_CONNECTING, CONN_OPEN, CONN_LINGER, CONN_CLOSING };
 
-struct flight; /* conn.c: output on its way */
+struct flight;      /* conn_private.h: output on its way */
+struct conn_secure; /* conn_private.h: what a connection that speaks TLS has more */
 
 struct conn {
     struct conn_table *table;         /* borrowed */
@@ -69,6 +72,7 @@ struct conn {
     struct list
         dirty; /* on the table's dirty list while output or input waits for the turn's end */
     struct chain *held;              /* owned; input not taken yet; NULL mostly */
+    struct conn_secure *secure;      /* owned; NULL while it speaks in clear */
     struct flight *filling, *flying; /* owned; NULL when nothing is to be sent */
     uint64_t queued;                 /* octets ever appended, up to the last flush */
     uint64_t sent;                   /* octets that have left */
@@ -85,6 +89,8 @@ struct conn_table {
     uint32_t count, used, live, starved_count;
     uint64_t events; /* owners' functions called by conn_table_flush so far */
     struct list free, starved, dirty;
+    struct list handshakes;       /* connections with ciphertext for a handshake, oldest first */
+    char *scratch;                /* owned; one TLS record in clear; NULL until TLS is spoken */
     struct flight *spare_flights; /* owned; recycled */
     uint32_t spare_count;
 };
@@ -114,8 +120,12 @@ uint64_t conn_unsent(const struct conn *c);
 /* Speaks TLS from here on; takes the session. What was appended so far leaves in clear first; input
  * that was not taken, and what comes before all that has left, is discarded (P-123): nobody else
  * can have sent it but an attacker, as the peer waits for our word. At the very start of a
- * connection nothing is discarded (implicit TLS). Then the handshake runs, on_secure tells, and
- * on_data and conn_out carry plaintext; offsets count plaintext. conn_finish says close_notify. */
+ * connection, while nothing was said yet, nothing is discarded (implicit TLS, also when a PROXY
+ * header came first). Then the handshake runs, on_secure tells, and
+ * on_data and conn_out carry plaintext; offsets count plaintext. conn_finish says close_notify;
+ * before the handshake is over it closes at once. A peer that goes without close_notify is told as
+ * on_end(-ECONNABORTED) (P-136); one that breaks TLS gets an alert and is closed, after
+ * on_end(-EPROTO). */
 struct tls_session;
 void conn_start_tls(struct conn *c, struct tls_session *tls);
 /* NULL: in clear. Borrowed. */

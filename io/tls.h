@@ -22,15 +22,17 @@
 
 struct tls_store;
 
-/* BAD or SYSTEM: error says which file and what to do. */
+/* Borrows cfg. BAD or SYSTEM: error says which file and what to do. */
 NODISCARD enum status tls_store_new(const struct config *cfg, struct tls_store **out,
                                     struct buf *error);
 void tls_store_free(struct tls_store *s); /* after the last session; NULL is harmless */
 /* Reads all files again. On failure what was loaded stays. Not from two threads at once. */
 NODISCARD enum status tls_store_reload(struct tls_store *s, struct buf *error);
-/* A file differs (time, size, inode) from what was loaded or last tried. */
+/* A file differs (time, size, inode) from what was loaded or last tried. Not while another thread
+ * reloads. */
 bool tls_store_has_changed(const struct tls_store *s);
-/* notAfter of the certificate that expires first, wall ms: for a metric and a warning. */
+/* notAfter of the certificate that expires first, chains included, wall ms: for a metric and a
+ * warning. */
 int64_t tls_store_expires_ms(const struct tls_store *s);
 
 struct tls_session; /* one connection's; about 3 KiB when idle */
@@ -38,8 +40,11 @@ struct tls_session; /* one connection's; about 3 KiB when idle */
 /* As server. Any thread. */
 struct tls_session *tls_session_new(struct tls_store *s);
 /* As client, for outbound connections: verification is the caller's policy and happens after the
- * handshake. server_name may be NULL. */
+ * handshake. One tls_client serves all threads. */
 struct tls_client;
+struct tls_client *tls_client_new(void);
+void tls_client_free(struct tls_client *client); /* NULL is harmless */
+/* The ClientHello is in its output at once. server_name may be NULL. */
 struct tls_session *tls_session_new_client(struct tls_client *client, const char *server_name);
 void tls_session_free(struct tls_session *t); /* NULL is harmless */
 
@@ -63,6 +68,9 @@ void tls_session_shutdown(struct tls_session *t); /* close_notify into the outpu
 /* The ciphertext to send: moved to the end of `out` (copied), and gone from the session. */
 void tls_session_take_output(struct tls_session *t, struct gather *out);
 bool tls_session_has_output(const struct tls_session *t);
+/* Until it is called with NULL, what the session says is appended to out at once, without its own
+ * output in between. What was in the output before stays there. */
+void tls_session_divert(struct tls_session *t, struct gather *out);
 
 /* What was agreed; valid after the handshake. */
 struct tls_info {

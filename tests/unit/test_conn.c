@@ -121,7 +121,7 @@ static void on_closed(struct conn *c)
     s->closed++;
 }
 
-static const struct conn_events events = { on_open, on_data, on_end, on_sent, on_closed };
+static const struct conn_events events = { on_open, on_data, on_end, NULL, on_sent, on_closed };
 
 static struct seen *seen_new(void)
 {
