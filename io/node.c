@@ -10,6 +10,7 @@
 #include "io/node.h"
 #include "core/base/must.h"
 #include "io/admin.h"
+#include "io/tls.h"
 #include "io/worker.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +37,9 @@ struct node {
     struct redis_address redis;
     struct redis_child *child; /* owned; NULL with an external Redis */
     uint16_t shards;
-    struct admin *admin; /* owned; NULL without an admin port */
+    struct tls_store *tls;             /* owned; NULL: no listener encrypts */
+    _Atomic uint32_t *tenant_sessions; /* owned; one for each tenant */
+    struct admin *admin;               /* owned; NULL without an admin port */
     const struct metrics **sets;
     int log_fd;
     struct log log; /* the main thread's few lines */
@@ -187,6 +190,34 @@ static enum status bind_all(struct node *n, struct worker_listener **sets)
     return STATUS_OK;
 }
 
+/* --- certificates ---------------------------------------------------------------------------- */
+
+static enum status load_tls(struct node *n)
+{
+    if (n->cfg->tls.certificate_count == 0)
+        return STATUS_OK;
+    return tls_store_new(n->cfg, &n->tls, &n->error);
+}
+
+/* Bad files leave the good certificates in place; the log says so once for each change. */
+static void reload_tls(struct node *n)
+{
+    struct buf error;
+    buf_init(&error, ERROR_MAX);
+    bool is_good = tls_store_reload(n->tls, &error) == STATUS_OK;
+    begin_line(n, is_good ? LOG_INFO : LOG_ERROR, is_good ? "tls.reloaded" : "tls.bad");
+    if (!is_good)
+        log_str(&n->log, "error", buf_slice(&error));
+    end_line(n);
+    buf_done(&error);
+}
+
+static void look_after_tls(struct node *n, bool is_asked)
+{
+    if (n->tls && (is_asked || tls_store_has_changed(n->tls)))
+        reload_tls(n);
+}
+
 /* --- start ----------------------------------------------------------------------------------- */
 
 static uint32_t worker_count_of(const struct config *cfg)
@@ -230,12 +261,16 @@ static enum status prepare_workers(struct node *n)
         for (size_t j = 0; j < count; j++)
             sets[i][j].fd = -1;
     }
-    enum status st = bind_all(n, sets);
+    enum status st = load_tls(n);
+    if (st == STATUS_OK)
+        st = bind_all(n, sets);
     if (st == STATUS_OK)
         st = start_redis(n);
     for (uint32_t i = 0; i < n->worker_count; i++) {
         worker_init(&n->workers[i], i, n->worker_count, n->cfg, &n->redis, n->shards, n->log_fd,
                     sets[i], count);
+        n->workers[i].tls = n->tls;
+        n->workers[i].tenant_sessions = n->tenant_sessions;
         n->sets[i] = &n->workers[i].metrics;
     }
     free(sets);
@@ -312,6 +347,7 @@ static void run_until_signal(struct node *n, const sigset_t *signals)
         if (any_worker_failed(n))
             return;
         look_after_child(n);
+        look_after_tls(n, sig == SIGHUP);
     }
 }
 
@@ -326,6 +362,7 @@ static void hear_signals(sigset_t *signals)
     sigaddset(signals, SIGTERM);
     sigaddset(signals, SIGINT);
     sigaddset(signals, SIGCHLD);
+    sigaddset(signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
@@ -334,6 +371,7 @@ static void allow_second_signal(const sigset_t *signals)
 {
     signal(SIGTERM, on_second_signal);
     signal(SIGINT, on_second_signal);
+    signal(SIGHUP, SIG_IGN);
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
 }
 
@@ -388,6 +426,7 @@ static void node_init(struct node *n, const struct config *cfg)
     *n = (struct node){ .cfg = cfg, .worker_count = worker_count_of(cfg), .log_fd = -1 };
     n->workers = mem_zalloc(n->worker_count * sizeof *n->workers);
     n->sets = mem_zalloc(n->worker_count * sizeof *n->sets);
+    n->tenant_sessions = mem_zalloc((cfg->tenant_count + 1) * sizeof *n->tenant_sessions);
     buf_init(&n->error, ERROR_MAX);
 }
 
@@ -405,6 +444,8 @@ static void node_done(struct node *n)
     if (n->cfg->log.file && n->log_fd >= 0)
         close(n->log_fd);
     buf_done(&n->error);
+    tls_store_free(n->tls);
+    free((void *)n->tenant_sessions);
     free(n->workers);
     free(n->sets);
 }

@@ -24,6 +24,7 @@
 struct submit_driver;
 struct queue_driver;
 struct relay_driver;
+struct tls_store;
 
 /* A bound and listening socket of this worker. */
 struct worker_listener {
@@ -37,6 +38,8 @@ struct worker {
     const struct config *cfg;          /* borrowed */
     const struct redis_address *redis; /* borrowed */
     uint16_t shards;
+    struct tls_store *tls;             /* borrowed; NULL: no listener encrypts */
+    _Atomic uint32_t *tenant_sessions; /* borrowed; of the process, one for each tenant */
     int log_fd;                        /* borrowed */
     struct worker_listener *listeners; /* owned */
     size_t listener_count;
