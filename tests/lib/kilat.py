@@ -47,6 +47,27 @@ def smarthost(port, host="127.0.0.1"):
 
 
 HOLD = {"relay": "hold"}
+LABELLED = ("listener", "route", "tenant")      # sections that stand once under each name
+
+
+def secure(ca, auth="required", folder=None, **changes):
+    """Settings of a gateway with a certificate of ca for kilat.test: a "submission" listener with
+    STARTTLS, a "submissions" one with TLS from the start, users in a file beside the CA."""
+    cert, key = ca.issue("kilat.test")
+    users = (folder or ca.folder) / "users"
+    users.touch(mode=0o600)
+    settings = {
+        "listener": {
+            "submission": {"bind": ["127.0.0.1:0"], "tls": "starttls", "auth": auth,
+                           **({"networks": ["127.0.0.0/8"]} if auth != "required" else {})},
+            "submissions": {"bind": ["127.0.0.1:0"], "tls": "implicit", "auth": auth,
+                            **({"networks": ["127.0.0.0/8"]} if auth != "required" else {})},
+        },
+        "tls": {"certificate": str(cert), "private_key": str(key)},
+        "auth": {"users_file": str(users), "failure_delay": "10ms"},
+        "tenant": {"acme": {"senders": ["@sender.test"]}},
+    }
+    return merged(settings, changes)
 
 
 def _value(v):
@@ -63,7 +84,7 @@ def config_text(settings):
     """{"hostname": "a", "limits": {...}, "route": {"*": {...}}} in the form of the README."""
     out = []
     for key, value in settings.items():
-        if key in ("listener", "route"):
+        if key in LABELLED:
             for label, section in value.items():
                 out.append(f'{key} "{label}" {{')
                 out += [f"    {k} = {_value(v)};" for k, v in section.items()]
@@ -81,7 +102,7 @@ def merged(base, changes):
     """base with changes; sections are merged key by key, listeners and routes are replaced."""
     result = dict(base)
     for key, value in changes.items():
-        if isinstance(value, dict) and key not in ("listener", "route"):
+        if isinstance(value, dict) and key not in LABELLED:
             result[key] = {**base.get(key, {}), **value}
         else:
             result[key] = value
@@ -274,6 +295,13 @@ class Kilat:
     def command(self, name, *args, timeout=30):
         return subprocess.run([str(self.program), name, "-c", str(self.config), *map(str, args)],
                               capture_output=True, text=True, timeout=timeout, env=self.env)
+
+    def add_user(self, name, password, *args):
+        """By `kilat user add`; the running gateway learns of it by itself."""
+        done = subprocess.run([str(self.program), "user", "-c", str(self.config), "add", name,
+                               *map(str, args)], input=password + "\n", capture_output=True,
+                              text=True, timeout=30, env=self.env)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     # -- the process from outside -------------------------------------------------------------
 

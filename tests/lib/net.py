@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """net - ports, waiting, and a bare SMTP client that says exactly what it is told."""
+import base64
 import ctypes
 import signal
 import socket
@@ -96,6 +97,24 @@ class RawSmtp:
         reply = self.cmd("EHLO " + name)
         assert reply.code == 250, reply
         return reply
+
+    # -- TLS and AUTH -------------------------------------------------------------------------
+
+    def tls(self, context, name="kilat.test", session=None):
+        """Shakes hands; what was read in clear and not asked for is an error."""
+        assert self.buf == b"", self.buf
+        self.sock = context.wrap_socket(self.sock, server_hostname=name, session=session)
+        return self
+
+    def starttls(self, context, name="kilat.test", session=None):
+        reply = self.cmd("STARTTLS")
+        assert reply.code == 220, reply
+        return self.tls(context, name, session)
+
+    def auth_plain(self, user, password):
+        """Returns the reply."""
+        text = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        return self.cmd(f"AUTH PLAIN {text}")
 
     def mail(self, content, sender="from@sender.test", rcpts=("to@rcpt.test",)):
         """One transaction, step by step; returns the reply to the final dot."""
