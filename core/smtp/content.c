@@ -48,6 +48,7 @@ enum line_state {
 struct smtp_content {
     const struct smtp_server *server; /* borrowed */
     struct message *message;          /* borrowed */
+    struct smtp_content_policy policy;
     struct dot_decoder dot;
     enum phase phase;
     enum line_state line;
@@ -131,7 +132,7 @@ static void doom(struct smtp_content *c, enum reply_id fault)
 
 static bool is_too_big(const struct smtp_content *c)
 {
-    uint64_t max = c->server->limits.message_size_max; /* 0: none, as SIZE 0 says (RFC 1870 4) */
+    uint64_t max = c->policy.size_max; /* 0: none, as SIZE 0 says (RFC 1870 4) */
     return max && c->dot.octets > max;
 }
 
@@ -383,16 +384,18 @@ static struct slice walk_header(struct smtp_content *c, struct slice span)
 /* --- entry points ---------------------------------------------------------------------------- */
 
 struct smtp_content *smtp_content_new(const struct smtp_server *server, struct message *m,
-                                      bool is_esmtp, const struct now *now)
+                                      const struct smtp_content_policy *policy,
+                                      const struct now *now)
 {
     struct smtp_content *c = mem_zalloc(sizeof *c);
     c->server = server;
     c->message = m;
+    c->policy = *policy;
     c->fault = REPLY_OK;
     c->wall_ms = now->wall_ms;
     dot_decoder_init(&c->dot);
     m->size = 0;
-    store_trace(c, is_esmtp);
+    store_trace(c, policy->is_esmtp);
     return c;
 }
 
@@ -433,6 +436,13 @@ enum dot_event smtp_content_feed(struct smtp_content *c, struct slice in, size_t
     return event;
 }
 
+void smtp_content_feed_chunk(struct smtp_content *c, struct slice in)
+{
+    dot_note(&c->dot, in);
+    if (in.len > 0)
+        take_span(c, in);
+}
+
 /* Why the content is refused; REPLY_OK: it is not. */
 static enum reply_id refusal(const struct smtp_content *c)
 {
@@ -450,6 +460,7 @@ static enum reply_id refusal(const struct smtp_content *c)
 enum reply_id smtp_content_finish(struct smtp_content *c, const struct now *now)
 {
     struct message *m = c->message;
+    dot_note_end(&c->dot);
     if (c->phase == PHASE_HEADER)
         end_header(c); /* no body and no empty line: RFC 5322 3.5 allows it */
     enum reply_id why = refusal(c);

@@ -20,6 +20,9 @@
  * limit are noted as defects and handed on as they are; the session refuses the message at its
  * end. All state is in the decoder, so cuts may fall anywhere (P-79).
  *
+ * A chunk of BDAT has no dots to take off and no end to find (P-98); dot_note makes the same walk
+ * without the stop, through START, INSIDE and CR only.
+ *
  * Outwards. A dot is doubled at the start of the content and after every LF, CR before it or not.
  * Content that was accepted has no bare LF, so this is the rule of RFC 5321 4.5.2; should one ever
  * get here, a peer that takes LF for a line end must not see a lone dot (P-78, P-184). Doubling is
@@ -154,6 +157,13 @@ static inline unsigned octets_before_dot(const struct dot_decoder *d, struct mas
     return hits ? (unsigned)__builtin_ctzll(hits) : n;
 }
 
+/* A CR at the end of the unfinished line may be part of its end. */
+static inline void note_unfinished_line(struct dot_decoder *d)
+{
+    if (d->line_len - (d->state == CR) > DOT_LINE_MAX)
+        d->defects |= DOT_LONG_LINE;
+}
+
 /* Walks content from `at` on; returns where it stopped: at the end of the input or at a dot at the
  * start of a line (state START). */
 static size_t walk_content(struct dot_decoder *walking, struct slice in, size_t at)
@@ -169,9 +179,7 @@ static size_t walk_content(struct dot_decoder *walking, struct slice in, size_t 
         if (plain < n)
             break;
     }
-    /* A CR at the end of the unfinished line may be part of its end. */
-    if (d.line_len - (d.state == CR) > DOT_LINE_MAX)
-        d.defects |= DOT_LONG_LINE;
+    note_unfinished_line(&d);
     *walking = d;
     return at;
 }
@@ -234,6 +242,27 @@ enum dot_event dot_decode(struct dot_decoder *d, struct slice in, size_t *used, 
     }
     *used = at;
     return event;
+}
+
+void dot_note(struct dot_decoder *noting, struct slice in)
+{
+    struct dot_decoder d = *noting; /* in registers */
+    for (size_t at = 0; at < in.len; at += BLOCK) {
+        unsigned n = in.len - at < BLOCK ? (unsigned)(in.len - at) : BLOCK;
+        struct masks m = block_masks(in.ptr + at, n);
+        if (octets_before_dot(&d, m, n) < n)
+            d.has_dot_lines = true;
+        note_block(&d, m, n);
+    }
+    note_unfinished_line(&d);
+    d.octets += in.len;
+    *noting = d;
+}
+
+void dot_note_end(struct dot_decoder *d)
+{
+    if (d->state == CR)
+        d->defects |= DOT_BARE_CR;
 }
 
 void dot_stuffer_init(struct dot_stuffer *s)

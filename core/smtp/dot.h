@@ -41,6 +41,11 @@ void dot_decoder_init(struct dot_decoder *d);
 /* Decodes from the start of `in`. *used: octets of `in` taken by this call; *out: content, pointing
  * into `in` or to a static octet that an earlier call held back. */
 enum dot_event dot_decode(struct dot_decoder *d, struct slice in, size_t *used, struct slice *out);
+/* Takes all of `in` as content in which a dot is an octet like any other (BDAT, P-98), and notes
+ * the same things about it. One content is decoded or noted, never both. */
+void dot_note(struct dot_decoder *d, struct slice in);
+/* The content ends here: a CR that was held to be half of CR LF is a bare one. */
+void dot_note_end(struct dot_decoder *d);
 
 struct dot_stuffer {
     bool at_line_start; /* True at the very start and after LF (see dot.c) */

@@ -110,6 +110,14 @@ void message_add_rcpt(struct message *m, struct slice address, struct slice doma
     push_rcpt(m, arena_copy(&m->arena, address), domain.len);
 }
 
+void message_set_rcpt_dsn(struct message *m, uint32_t notify, struct slice orcpt)
+{
+    must(m->rcpt_count > 0);
+    struct rcpt *rcpt = &m->rcpts[m->rcpt_count - 1];
+    rcpt->notify = notify;
+    rcpt->orcpt = arena_copy(&m->arena, orcpt);
+}
+
 static char *put_number(char *to, uint64_t number, unsigned octets)
 {
     for (unsigned i = octets; i > 0; i--) {

@@ -54,6 +54,10 @@
     X(BAD_HEADER, 554, "5.6.0", "The header section has a line that is not a header field")        \
     X(DUPLICATE_HEADER, 550, "5.6.0", "From, Sender, Subject, Date or To occurs more than once")   \
     X(NO_FROM, 550, "5.6.0", "The message has no From field")                                      \
+    X(NEED_SENDER, 550, "5.6.0", "Several addresses in From need a Sender field")                  \
+    X(BAD_FROM, 550, "5.6.0", "The From or Sender field cannot be understood")                     \
+    X(FROM_NOT_ALLOWED, 550, "5.7.1", "You may not send as an address in From or Sender")          \
+    X(BAD_KEY, 554, "5.6.0", "X-Idempotency-Key must stand once, with 1 to 255 printable octets")  \
     X(LOOP, 554, "5.4.6", "Too many Received fields, this looks like a loop")
 
 enum reply_id {

@@ -22,3 +22,6 @@ void sender_list_done(struct sender_list *l);
 /* mailbox: local@domain as in struct address, without brackets. Quoted local parts are compared in
  * their plainest form. */
 bool sender_list_allows(char *const *patterns, size_t count, struct slice mailbox);
+/* True when a user's name is an address, and this mailbox is it: what stands for a list where there
+ * is none. A name is never taken as a pattern. */
+bool sender_is_own(struct slice name, struct slice mailbox);

@@ -301,7 +301,11 @@ static enum smtp_state on_data(struct smtp_session *s, const struct smtp_command
                                const struct now *now)
 {
     queue_id_make(s->message->id, now->wall_ms, s->server->entropy);
-    s->content = smtp_content_new(s->server, s->message, s->is_esmtp, now);
+    struct smtp_content_policy policy = {
+        .is_esmtp = s->is_esmtp,
+        .size_max = s->server->limits.message_size_max,
+    };
+    s->content = smtp_content_new(s->server, s->message, &policy, now);
     say(s, REPLY_START_MAIL);
     return SMTP_DATA;
 }

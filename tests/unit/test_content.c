@@ -24,6 +24,7 @@
 #define X1000(s) X10(X100(s))
 
 static struct test_server t;
+static struct smtp_content_policy policy;
 
 struct row {
     const char *name;
@@ -185,7 +186,8 @@ static struct result run(struct message *m, struct slice wire, size_t first, siz
 {
     struct result r = { 0 };
     enum dot_event event = DOT_MORE;
-    struct smtp_content *c = smtp_content_new(&t.server, m, true, &t.now);
+    policy.size_max = t.server.limits.message_size_max;
+    struct smtp_content *c = smtp_content_new(&t.server, m, &policy, &t.now);
     for (size_t n = first; wire.len > 0; n = piece) {
         size_t used;
         struct slice in = slice_head(wire, n);
@@ -316,7 +318,8 @@ static void helo_is_with_smtp(void **state)
     /* P-93, P-28 */
     struct message *m = make_message("a@b.c");
     m->client = SLICE("IPv6:2001:db8::1");
-    smtp_content_free(smtp_content_new(&t.server, m, false, &t.now));
+    policy.is_esmtp = false;
+    smtp_content_free(smtp_content_new(&t.server, m, &policy, &t.now));
     char *text = test_flatten(&m->content);
     assert_string_equal(text,
                         "Received: from client.test ([IPv6:2001:db8::1])\r\n\tby mx.test "
@@ -344,7 +347,7 @@ static void the_front_may_be_taken(void **state)
     struct chain taken;
     size_t used;
     struct message *m = make_message("a@b.c");
-    struct smtp_content *c = smtp_content_new(&t.server, m, true, &t.now);
+    struct smtp_content *c = smtp_content_new(&t.server, m, &policy, &t.now);
     assert_int_equal(smtp_content_feed(c, SLICE("Subject: x\r\n\r"), &used), DOT_MORE);
     assert_false(smtp_content_is_body(c));
     assert_int_equal(smtp_content_feed(c, SLICE("\nbody"), &used), DOT_MORE);
@@ -367,7 +370,7 @@ static void doomed_content_is_freed(void **state)
 {
     size_t used;
     struct message *m = make_message("a@b.c");
-    struct smtp_content *c = smtp_content_new(&t.server, m, true, &t.now);
+    struct smtp_content *c = smtp_content_new(&t.server, m, &policy, &t.now);
     assert_int_equal(smtp_content_feed(c, SLICE(FULL "\r\nbody\r\n"), &used), DOT_MORE);
     assert_true(t.budget.used > 0);
     assert_int_equal(smtp_content_feed(c, SLICE("a\nb"), &used), DOT_MORE);
@@ -384,7 +387,7 @@ static void stops_behind_the_final_dot(void **state)
 {
     size_t used;
     struct message *m = make_message("a@b.c");
-    struct smtp_content *c = smtp_content_new(&t.server, m, true, &t.now);
+    struct smtp_content *c = smtp_content_new(&t.server, m, &policy, &t.now);
     assert_int_equal(smtp_content_feed(c, SLICE("x\r\n.\r\nMAIL FROM:<>\r\n"), &used), DOT_END);
     assert_int_equal(used, 6);
     smtp_content_free(c);
@@ -394,6 +397,7 @@ static void stops_behind_the_final_dot(void **state)
 static int setup(void **state)
 {
     test_server_init(&t);
+    policy = (struct smtp_content_policy){ .is_esmtp = true, .size_max = 10000 };
     return 0;
 }
 
