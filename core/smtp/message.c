@@ -13,13 +13,15 @@
  *
  * Reading trusts nothing: every length is checked against what is left, every tag has its size, a
  * single field may not come twice, the ones that a delivery needs must be there, and the content
- * must be as long as the record says. A tag from 128 on that is not known is skipped, so that a
- * newer version may add what an older one can do without; another unknown tag, or an unknown flag,
- * is BAD: better kept for a newer version than delivered wrong.
+ * must be as long as the record says. A field that is optional is written only when it says
+ * something, so most records have none of them and records from before they existed read the same.
+ * A tag from 128 on that is not known is skipped, so that a newer version may add what an older one
+ * can do without; another unknown tag, or an unknown flag, is BAD: better kept for a newer version
+ * than delivered wrong.
  *
  * Limits: MESSAGE_ENVELOPE_MAX octets of envelope.
- * To add a field: a tag, a line in put_fields, one in fields_size, a row in readers[], a seed for
- * the fuzzer.
+ * To add a field: a tag, a row in layouts[], a case in text_at or in number_of_field and
+ * set_number, a seed for the fuzzer.
  */
 #include "core/smtp/message.h"
 #include "core/base/must.h"
@@ -30,9 +32,13 @@
 #define HEAD_LEN      (2 + 4) /* magic and the length of the fields */
 #define FIELD_HEAD    (1 + 4) /* tag and length */
 #define RCPT_HEAD     2       /* octets of the domain, before the address */
-#define FLAGS_KNOWN   (MESSAGE_8BIT | MESSAGE_DOT_LINES | MESSAGE_BOUNCE)
+#define RCPT_DSN_HEAD 1       /* notify, before the orcpt */
 #define RCPT_CAP_MIN  4
 #define SKIPPABLE_MIN 128
+#define FLAGS_KNOWN                                                                                \
+    (MESSAGE_8BIT | MESSAGE_DOT_LINES | MESSAGE_BOUNCE | MESSAGE_UTF8 | MESSAGE_BINARY |           \
+     MESSAGE_REQUIRE_TLS | MESSAGE_TLS_OPTIONAL | MESSAGE_BY_RETURN | MESSAGE_BY_TRACE)
+#define NOTIFY_KNOWN (DSN_NOTIFY_NEVER | DSN_NOTIFY_SUCCESS | DSN_NOTIFY_FAILURE | DSN_NOTIFY_DELAY)
 
 enum tag {
     TAG_FLAGS = 1,
@@ -45,7 +51,33 @@ enum tag {
     TAG_ACCEPTED_MS,
     TAG_CHUNK_COUNT,
     TAG_SIZE,
+    TAG_RCPT_DSN, /* of the recipient before it, at most once each */
+    TAG_USER,
+    TAG_ENVID,
+    TAG_RET,
+    TAG_PRIORITY,
+    TAG_HOLD_UNTIL_MS,
+    TAG_DELIVER_BY_MS,
     TAG_COUNT
+};
+
+enum kind { KIND_NUMBER, KIND_TEXT, KIND_RCPT, KIND_RCPT_DSN };
+
+/* What a field's octets are, and whether a record may do without it: then it is zero. */
+static const struct layout {
+    enum kind kind;
+    uint8_t octets; /* of a number, big-endian */
+    bool is_optional;
+} layouts[TAG_COUNT] = {
+    [TAG_FLAGS] = { KIND_NUMBER, 4, false },        [TAG_LANE] = { KIND_NUMBER, 1, false },
+    [TAG_SENDER] = { KIND_TEXT, 0, false },         [TAG_RCPT] = { KIND_RCPT, 0, false },
+    [TAG_HELO] = { KIND_TEXT, 0, false },           [TAG_CLIENT] = { KIND_TEXT, 0, false },
+    [TAG_TENANT] = { KIND_TEXT, 0, false },         [TAG_ACCEPTED_MS] = { KIND_NUMBER, 8, false },
+    [TAG_CHUNK_COUNT] = { KIND_NUMBER, 4, false },  [TAG_SIZE] = { KIND_NUMBER, 8, false },
+    [TAG_RCPT_DSN] = { KIND_RCPT_DSN, 0, true },    [TAG_USER] = { KIND_TEXT, 0, true },
+    [TAG_ENVID] = { KIND_TEXT, 0, true },           [TAG_RET] = { KIND_NUMBER, 1, true },
+    [TAG_PRIORITY] = { KIND_NUMBER, 1, true },      [TAG_HOLD_UNTIL_MS] = { KIND_NUMBER, 8, true },
+    [TAG_DELIVER_BY_MS] = { KIND_NUMBER, 8, true },
 };
 
 struct message *message_new(struct chain_budget *budget)
@@ -110,13 +142,77 @@ void message_add_rcpt(struct message *m, struct slice address, struct slice doma
     push_rcpt(m, arena_copy(&m->arena, address), domain.len);
 }
 
+/* RFC 3461 4.1: NEVER stands alone. */
+static bool notify_is_valid(uint64_t notify)
+{
+    bool is_mixed = (notify & DSN_NOTIFY_NEVER) && notify != DSN_NOTIFY_NEVER;
+    return (notify & ~(uint64_t)NOTIFY_KNOWN) == 0 && !is_mixed;
+}
+
 void message_set_rcpt_dsn(struct message *m, uint32_t notify, struct slice orcpt)
 {
-    must(m->rcpt_count > 0);
+    must(m->rcpt_count > 0 && notify_is_valid(notify));
     struct rcpt *rcpt = &m->rcpts[m->rcpt_count - 1];
     rcpt->notify = notify;
     rcpt->orcpt = arena_copy(&m->arena, orcpt);
 }
+
+/* --- the fields ------------------------------------------------------------------------------ */
+
+/* Where a text field lives; tags of KIND_TEXT only. */
+static struct slice *text_at(struct message *m, enum tag tag)
+{
+    switch (tag) {
+    case TAG_SENDER: return &m->sender;
+    case TAG_HELO: return &m->helo;
+    case TAG_CLIENT: return &m->client;
+    case TAG_TENANT: return &m->tenant;
+    case TAG_USER: return &m->user;
+    default: must(tag == TAG_ENVID); return &m->envid;
+    }
+}
+
+static struct slice text_of_field(const struct message *m, enum tag tag)
+{
+    return *text_at((struct message *)m, tag);
+}
+
+/* Tags of KIND_NUMBER only. A negative one is written in its field's octets as two's complement. */
+static uint64_t number_of_field(const struct message *m, enum tag tag)
+{
+    switch (tag) {
+    case TAG_FLAGS: return m->flags;
+    case TAG_LANE: return (unsigned char)m->lane;
+    case TAG_ACCEPTED_MS: return (uint64_t)m->accepted_ms;
+    case TAG_CHUNK_COUNT: return m->chunk_count;
+    case TAG_SIZE: return m->size;
+    case TAG_RET: return m->ret;
+    case TAG_PRIORITY: return (uint8_t)m->priority;
+    case TAG_HOLD_UNTIL_MS: return (uint64_t)m->hold_until_ms;
+    default: must(tag == TAG_DELIVER_BY_MS); return (uint64_t)m->deliver_by_ms;
+    }
+}
+
+/* The number fits the field's octets. False: the field cannot have this value. */
+static bool set_number(struct message *m, enum tag tag, uint64_t number)
+{
+    switch (tag) {
+    case TAG_FLAGS: m->flags = (uint32_t)number; return (m->flags & ~(uint32_t)FLAGS_KNOWN) == 0;
+    case TAG_LANE: m->lane = (char)number; return number == 'u' || number == 'n' || number == 'b';
+    case TAG_ACCEPTED_MS: m->accepted_ms = (int64_t)number; return true;
+    case TAG_CHUNK_COUNT: m->chunk_count = (uint32_t)number; return true;
+    case TAG_SIZE: m->size = number; return true;
+    case TAG_RET: m->ret = (enum dsn_ret)number; return number <= DSN_RET_HDRS;
+    case TAG_PRIORITY: m->priority = (int8_t)number; return m->priority >= -9 && m->priority <= 9;
+    case TAG_HOLD_UNTIL_MS: m->hold_until_ms = (int64_t)number; return true;
+    default:
+        must(tag == TAG_DELIVER_BY_MS);
+        m->deliver_by_ms = (int64_t)number;
+        return true;
+    }
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
 
 static char *put_number(char *to, uint64_t number, unsigned octets)
 {
@@ -139,45 +235,80 @@ static char *put_field_head(char *to, enum tag tag, size_t len)
     return put_number(put_number(to, tag, 1), len, 4);
 }
 
-static char *put_text(char *to, enum tag tag, struct slice text)
+static bool has_dsn(const struct rcpt *rcpt)
 {
-    return put_octets(put_field_head(to, tag, text.len), text);
+    return rcpt->notify != 0 || rcpt->orcpt.len > 0;
 }
 
-static char *put_value(char *to, enum tag tag, uint64_t number, unsigned octets)
+static size_t rcpt_size(const struct rcpt *rcpt)
 {
-    return put_number(put_field_head(to, tag, octets), number, octets);
+    size_t size = FIELD_HEAD + RCPT_HEAD + rcpt->address.len;
+    return has_dsn(rcpt) ? size + FIELD_HEAD + RCPT_DSN_HEAD + rcpt->orcpt.len : size;
 }
 
 static char *put_rcpt(char *to, const struct rcpt *rcpt)
 {
     to = put_field_head(to, TAG_RCPT, RCPT_HEAD + rcpt->address.len);
-    return put_octets(put_number(to, rcpt->domain.len, RCPT_HEAD), rcpt->address);
+    to = put_octets(put_number(to, rcpt->domain.len, RCPT_HEAD), rcpt->address);
+    if (!has_dsn(rcpt))
+        return to;
+    to = put_field_head(to, TAG_RCPT_DSN, RCPT_DSN_HEAD + rcpt->orcpt.len);
+    return put_octets(put_number(to, rcpt->notify, RCPT_DSN_HEAD), rcpt->orcpt);
+}
+
+static bool is_left_out(const struct message *m, enum tag tag)
+{
+    if (!layouts[tag].is_optional)
+        return false;
+    return layouts[tag].kind == KIND_TEXT ? text_of_field(m, tag).len == 0
+                                          : number_of_field(m, tag) == 0;
+}
+
+/* One that is not a recipient's. */
+static size_t field_size(const struct message *m, enum tag tag)
+{
+    if (is_left_out(m, tag))
+        return 0;
+    return FIELD_HEAD +
+           (layouts[tag].kind == KIND_TEXT ? text_of_field(m, tag).len : layouts[tag].octets);
+}
+
+static char *put_field(char *to, const struct message *m, enum tag tag)
+{
+    if (is_left_out(m, tag))
+        return to;
+    if (layouts[tag].kind == KIND_TEXT) {
+        struct slice text = text_of_field(m, tag);
+        return put_octets(put_field_head(to, tag, text.len), text);
+    }
+    to = put_field_head(to, tag, layouts[tag].octets);
+    return put_number(to, number_of_field(m, tag), layouts[tag].octets);
+}
+
+static bool is_of_rcpts(enum tag tag)
+{
+    return layouts[tag].kind == KIND_RCPT || layouts[tag].kind == KIND_RCPT_DSN;
 }
 
 static size_t fields_size(const struct message *m)
 {
-    size_t size = (TAG_COUNT - 2) * FIELD_HEAD; /* each field but the recipients, once */
-    size += 4 + 1 + 8 + 4 + 8;                  /* flags, lane, accepted_ms, chunk_count, size */
-    size += m->sender.len + m->helo.len + m->client.len + m->tenant.len;
+    size_t size = 0;
+    for (enum tag tag = 1; tag < TAG_COUNT; tag++)
+        if (!is_of_rcpts(tag))
+            size += field_size(m, tag);
     for (uint32_t i = 0; i < m->rcpt_count; i++)
-        size += FIELD_HEAD + RCPT_HEAD + m->rcpts[i].address.len;
+        size += rcpt_size(&m->rcpts[i]);
     return size;
 }
 
 static char *put_fields(char *to, const struct message *m)
 {
-    to = put_value(to, TAG_FLAGS, m->flags, 4);
-    to = put_text(to, TAG_LANE, slice_of(&m->lane, 1));
-    to = put_text(to, TAG_SENDER, m->sender);
+    for (enum tag tag = 1; tag < TAG_COUNT; tag++)
+        if (!is_of_rcpts(tag))
+            to = put_field(to, m, tag);
     for (uint32_t i = 0; i < m->rcpt_count; i++)
         to = put_rcpt(to, &m->rcpts[i]);
-    to = put_text(to, TAG_HELO, m->helo);
-    to = put_text(to, TAG_CLIENT, m->client);
-    to = put_text(to, TAG_TENANT, m->tenant);
-    to = put_value(to, TAG_ACCEPTED_MS, (uint64_t)m->accepted_ms, 8);
-    to = put_value(to, TAG_CHUNK_COUNT, m->chunk_count, 4);
-    return put_value(to, TAG_SIZE, m->size, 8);
+    return to;
 }
 
 enum status message_encode_envelope(const struct message *m, struct buf *out)
@@ -194,6 +325,8 @@ enum status message_encode_envelope(const struct message *m, struct buf *out)
     out->len += (uint32_t)(HEAD_LEN + fields);
     return STATUS_OK;
 }
+
+/* --- reading --------------------------------------------------------------------------------- */
 
 static uint64_t number_of(struct slice octets)
 {
@@ -213,28 +346,7 @@ static bool cut(struct slice *from, size_t len, struct slice *out)
     return true;
 }
 
-/* One field's octets into the message; false: they cannot be such a field. Number fields have
- * their length checked already. */
-typedef bool field_reader(struct message *m, struct slice octets);
-
-static bool read_flags(struct message *m, struct slice octets)
-{
-    m->flags = (uint32_t)number_of(octets);
-    return (m->flags & ~(uint32_t)FLAGS_KNOWN) == 0;
-}
-
-static bool read_lane(struct message *m, struct slice octets)
-{
-    m->lane = octets.ptr[0];
-    return m->lane == 'u' || m->lane == 'n' || m->lane == 'b';
-}
-
-static bool read_sender(struct message *m, struct slice octets)
-{
-    m->sender = octets;
-    return true;
-}
-
+/* False: the octets cannot be a recipient. */
 static bool read_rcpt(struct message *m, struct slice octets)
 {
     struct slice head;
@@ -249,57 +361,29 @@ static bool read_rcpt(struct message *m, struct slice octets)
     return true;
 }
 
-static bool read_helo(struct message *m, struct slice octets)
+static bool read_rcpt_dsn(struct message *m, struct slice octets)
 {
-    m->helo = octets;
-    return true;
+    struct slice head;
+    if (m->rcpt_count == 0 || !cut(&octets, RCPT_DSN_HEAD, &head))
+        return false;
+    struct rcpt *rcpt = &m->rcpts[m->rcpt_count - 1];
+    if (has_dsn(rcpt) || !notify_is_valid(number_of(head)))
+        return false;
+    rcpt->notify = (uint32_t)number_of(head);
+    rcpt->orcpt = octets;
+    return has_dsn(rcpt);
 }
 
-static bool read_client(struct message *m, struct slice octets)
+static bool read_value(struct message *m, enum tag tag, struct slice octets)
 {
-    m->client = octets;
-    return true;
+    switch (layouts[tag].kind) {
+    case KIND_RCPT: return read_rcpt(m, octets);
+    case KIND_RCPT_DSN: return read_rcpt_dsn(m, octets);
+    case KIND_TEXT: *text_at(m, tag) = octets; return true;
+    case KIND_NUMBER: break;
+    }
+    return octets.len == layouts[tag].octets && set_number(m, tag, number_of(octets));
 }
-
-static bool read_tenant(struct message *m, struct slice octets)
-{
-    m->tenant = octets;
-    return true;
-}
-
-static bool read_accepted_ms(struct message *m, struct slice octets)
-{
-    m->accepted_ms = (int64_t)number_of(octets);
-    return true;
-}
-
-static bool read_chunk_count(struct message *m, struct slice octets)
-{
-    m->chunk_count = (uint32_t)number_of(octets);
-    return true;
-}
-
-static bool read_size(struct message *m, struct slice octets)
-{
-    m->size = number_of(octets);
-    return true;
-}
-
-static const struct {
-    field_reader *read;
-    unsigned len; /* exactly so many octets; 0: any number */
-} readers[TAG_COUNT] = {
-    [TAG_FLAGS] = { read_flags, 4 },
-    [TAG_LANE] = { read_lane, 1 },
-    [TAG_SENDER] = { read_sender, 0 },
-    [TAG_RCPT] = { read_rcpt, 0 },
-    [TAG_HELO] = { read_helo, 0 },
-    [TAG_CLIENT] = { read_client, 0 },
-    [TAG_TENANT] = { read_tenant, 0 },
-    [TAG_ACCEPTED_MS] = { read_accepted_ms, 8 },
-    [TAG_CHUNK_COUNT] = { read_chunk_count, 4 },
-    [TAG_SIZE] = { read_size, 8 },
-};
 
 /* `seen` has a bit per tag. */
 static bool read_field(struct message *m, unsigned tag, struct slice octets, uint32_t *seen)
@@ -308,12 +392,18 @@ static bool read_field(struct message *m, unsigned tag, struct slice octets, uin
         return true;
     if (tag == 0 || tag >= TAG_COUNT)
         return false;
-    if (tag != TAG_RCPT && (*seen & 1u << tag) != 0)
+    if (!is_of_rcpts(tag) && (*seen & 1u << tag) != 0)
         return false;
     *seen |= 1u << tag;
-    if (readers[tag].len > 0 && octets.len != readers[tag].len)
-        return false;
-    return readers[tag].read(m, octets);
+    return read_value(m, tag, octets);
+}
+
+static bool has_all_needed(uint32_t seen)
+{
+    for (enum tag tag = 1; tag < TAG_COUNT; tag++)
+        if (!layouts[tag].is_optional && !(seen & 1u << tag))
+            return false;
+    return true;
 }
 
 /* All fields, each known one once. */
@@ -330,7 +420,7 @@ static bool read_fields(struct message *m, struct slice fields)
         if (!read_field(m, tag, octets, &seen))
             return false;
     }
-    return seen == (1u << TAG_COUNT) - 2; /* bit 0 is no tag */
+    return has_all_needed(seen);
 }
 
 /* The content that is here must be all of it, or, with chunks, the end of it. */

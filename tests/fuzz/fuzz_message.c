@@ -13,12 +13,15 @@ static void check_message(const struct message *m, struct slice record)
     must(m->refs == 1 && m->blob == record.ptr && m->rcpt_count > 0);
     must(slice_lies_in(m->sender, record) && slice_lies_in(m->helo, record));
     must(slice_lies_in(m->client, record) && slice_lies_in(m->tenant, record));
+    must(slice_lies_in(m->user, record) && slice_lies_in(m->envid, record));
+    must(m->ret <= DSN_RET_HDRS && m->priority >= -9 && m->priority <= 9);
     must(m->body.len <= m->size && m->body.len <= record.len);
     must(m->body.len == 0 || m->body.ptr + m->body.len == record.ptr + record.len);
     for (uint32_t i = 0; i < m->rcpt_count; i++) {
         struct slice address = m->rcpts[i].address, domain = m->rcpts[i].domain;
         must(address.len > 0 && slice_lies_in(address, record));
         must(slice_lies_in(domain, address) && domain.len < address.len);
+        must(slice_lies_in(m->rcpts[i].orcpt, record));
     }
 }
 
@@ -28,10 +31,15 @@ static void check_same(const struct message *a, const struct message *b)
     must(slice_eq(a->sender, b->sender) && slice_eq(a->helo, b->helo));
     must(slice_eq(a->client, b->client) && slice_eq(a->tenant, b->tenant));
     must(a->accepted_ms == b->accepted_ms && a->chunk_count == b->chunk_count);
+    must(slice_eq(a->user, b->user) && slice_eq(a->envid, b->envid) && a->ret == b->ret);
+    must(a->priority == b->priority && a->hold_until_ms == b->hold_until_ms);
+    must(a->deliver_by_ms == b->deliver_by_ms);
     must(a->size == b->size && slice_eq(a->body, b->body));
     for (uint32_t i = 0; i < a->rcpt_count; i++) {
         must(slice_eq(a->rcpts[i].address, b->rcpts[i].address));
         must(slice_eq(a->rcpts[i].domain, b->rcpts[i].domain));
+        must(slice_eq(a->rcpts[i].orcpt, b->rcpts[i].orcpt));
+        must(a->rcpts[i].notify == b->rcpts[i].notify);
     }
 }
 

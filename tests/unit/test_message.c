@@ -24,7 +24,9 @@ static struct message *make_message(void)
     m->lane = 'b';
     m->sender = arena_copy(&m->arena, SLICE("\"a b\"@sender.example"));
     message_add_rcpt(m, SLICE("one@a.example"), SLICE("a.example"));
+    message_set_rcpt_dsn(m, DSN_NOTIFY_SUCCESS | DSN_NOTIFY_DELAY, SLICE("rfc822;one+40a.example"));
     message_add_rcpt(m, SLICE("postmaster"), SLICE_NONE);
+    message_set_rcpt_dsn(m, 0, SLICE("rfc822;postmaster"));
     message_add_rcpt(m, SLICE("\"x@y\"@b"), SLICE("b"));
     m->helo = arena_copy(&m->arena, SLICE("client.example"));
     m->client = arena_copy(&m->arena, SLICE("IPv6:2001:db8::1"));
@@ -56,10 +58,18 @@ static void assert_same_envelope(const struct message *a, const struct message *
     for (uint32_t i = 0; i < a->rcpt_count; i++) {
         assert_true(slice_eq(a->rcpts[i].address, b->rcpts[i].address));
         assert_true(slice_eq(a->rcpts[i].domain, b->rcpts[i].domain));
+        assert_int_equal(a->rcpts[i].notify, b->rcpts[i].notify);
+        assert_true(slice_eq(a->rcpts[i].orcpt, b->rcpts[i].orcpt));
     }
     assert_true(slice_eq(a->helo, b->helo));
     assert_true(slice_eq(a->client, b->client));
     assert_true(slice_eq(a->tenant, b->tenant));
+    assert_true(slice_eq(a->user, b->user));
+    assert_true(slice_eq(a->envid, b->envid));
+    assert_int_equal(a->ret, b->ret);
+    assert_int_equal(a->priority, b->priority);
+    assert_true(a->hold_until_ms == b->hold_until_ms);
+    assert_true(a->deliver_by_ms == b->deliver_by_ms);
     assert_true(a->accepted_ms == b->accepted_ms);
     assert_int_equal(a->chunk_count, b->chunk_count);
     assert_true(a->size == b->size);
@@ -92,6 +102,50 @@ static void odd_values_survive_too(void **state)
     m->size = UINT64_MAX;
     for (int i = 0; i < 1000; i++)
         message_add_rcpt(m, SLICE("more@a.example"), SLICE("a.example"));
+    char *record = make_record(m, &len);
+    assert_int_equal(message_decode(record, len, &budget, &back), STATUS_OK);
+    assert_same_envelope(m, back);
+    message_unref(m);
+    message_unref(back);
+}
+
+/* P-64, P-65, P-66, P-67, P-68, P-72: what an extension asked for is kept with the message. */
+static void every_wish_survives(void **state)
+{
+    struct message *m = make_message(), *back = NULL;
+    size_t len;
+    m->flags = MESSAGE_UTF8 | MESSAGE_BINARY | MESSAGE_REQUIRE_TLS | MESSAGE_TLS_OPTIONAL |
+               MESSAGE_BY_RETURN | MESSAGE_BY_TRACE;
+    message_set_rcpt_dsn(m, DSN_NOTIFY_NEVER, SLICE_NONE);
+    m->user = SLICE("j\xc3\xb6rg");
+    m->envid = SLICE("QQ314159+2B");
+    m->ret = DSN_RET_HDRS;
+    m->priority = -9;
+    m->hold_until_ms = INT64_MAX;
+    m->deliver_by_ms = -1;
+    char *record = make_record(m, &len);
+    assert_int_equal(message_decode(record, len, &budget, &back), STATUS_OK);
+    assert_same_envelope(m, back);
+    assert_int_equal(back->priority, -9);
+    assert_int_equal(back->rcpts[0].notify, DSN_NOTIFY_SUCCESS | DSN_NOTIFY_DELAY);
+    assert_int_equal(back->rcpts[2].notify, DSN_NOTIFY_NEVER);
+    message_unref(m);
+    message_unref(back);
+}
+
+/* A message without wishes is stored as it always was. */
+static void no_wish_takes_no_room(void **state)
+{
+    struct message *m = message_new(&budget), *back = NULL;
+    struct buf out;
+    size_t len;
+    message_add_rcpt(m, SLICE("c@d"), SLICE("d"));
+    message_set_rcpt_dsn(m, 0, SLICE_NONE);
+    m->size = sizeof(CONTENT) - 1;
+    buf_init(&out, MESSAGE_ENVELOPE_MAX);
+    assert_int_equal(message_encode_envelope(m, &out), STATUS_OK);
+    assert_int_equal(out.len, 6 + 10 * 5 + 4 + 1 + 2 + 3 + 8 + 4 + 8);
+    buf_done(&out);
     char *record = make_record(m, &len);
     assert_int_equal(message_decode(record, len, &budget, &back), STATUS_OK);
     assert_same_envelope(m, back);
@@ -215,6 +269,13 @@ static void every_changed_octet_is_bad_or_whole(void **state)
 #define ACCEPTED "\10\0\0\0\10\0\0\0\0\0\0\0\1"
 #define CHUNKS   "\11\0\0\0\4\0\0\0\0"
 #define SIZE     "\12\0\0\0\10\0\0\0\0\0\0\0\2"
+#define RCPT_DSN "\13\0\0\0\4\4r;x"
+#define USER     "\14\0\0\0\1u"
+#define ENVID    "\15\0\0\0\1e"
+#define RET      "\16\0\0\0\1\1"
+#define PRIORITY "\17\0\0\0\1\3"
+#define HOLD     "\20\0\0\0\10\0\0\0\0\0\0\0\1"
+#define BY       "\21\0\0\0\10\0\0\0\0\0\0\0\1"
 #define A64      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define REST     HELO CLIENT TENANT ACCEPTED CHUNKS SIZE
 #define ALL      FLAGS LANE SENDER RCPT REST
@@ -230,7 +291,7 @@ static const struct {
     { SLICE("\x80\0\0\0\3new" ALL "\xff\0\0\0\0"), SLICE("xy"), STATUS_OK },
     { SLICE("\x80\0\0\0\3new" ALL "\x80\0\0\0\3new"), SLICE("xy"), STATUS_OK },
     { SLICE(ALL "\x7f\0\0\0\0"), SLICE("xy"), STATUS_BAD },
-    { SLICE(ALL "\13\0\0\0\0"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\22\0\0\0\0"), SLICE("xy"), STATUS_BAD }, /* the next one */
     { SLICE(ALL "\0\0\0\0\0"), SLICE("xy"), STATUS_BAD },
     /* the content's length */
     { SLICE(ALL), SLICE("x"), STATUS_BAD },
@@ -248,7 +309,8 @@ static const struct {
     { SLICE(FLAGS LANE SENDER REST), SLICE("xy"), STATUS_BAD },
     { SLICE(""), SLICE(""), STATUS_BAD },
     /* values */
-    { SLICE("\1\0\0\0\4\0\0\0\10" LANE SENDER RCPT REST), SLICE("xy"), STATUS_BAD },
+    { SLICE("\1\0\0\0\4\0\0\1\377" LANE SENDER RCPT REST), SLICE("xy"), STATUS_OK },
+    { SLICE("\1\0\0\0\4\0\0\2\0" LANE SENDER RCPT REST), SLICE("xy"), STATUS_BAD },
     { SLICE("\1\0\0\0\3\0\0\1" LANE SENDER RCPT REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS "\2\0\0\0\1x" SENDER RCPT REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS "\2\0\0\0\0" SENDER RCPT REST), SLICE("xy"), STATUS_BAD },
@@ -260,6 +322,31 @@ static const struct {
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\5\377\377c@d" REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\x42\0@" A64 REST), SLICE("xy"), STATUS_BAD },
     { SLICE(FLAGS LANE SENDER "\4\0\0\0\5\0\0c@d" REST), SLICE("xy"), STATUS_OK },
+    /* a recipient's wishes: behind it, once, and some (P-63) */
+    { SLICE(ALL RCPT_DSN), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL RCPT_DSN RCPT RCPT_DSN), SLICE("xy"), STATUS_OK },
+    { SLICE(RCPT_DSN ALL), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL RCPT_DSN RCPT_DSN), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\13\0\0\0\1\1"), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL "\13\0\0\0\1\16"), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL "\13\0\0\0\2\0r"), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL "\13\0\0\0\0"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\13\0\0\0\1\0"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\13\0\0\0\1\3"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\13\0\0\0\1\20"), SLICE("xy"), STATUS_BAD },
+    /* the other optional ones: any order, once, in range */
+    { SLICE(USER ENVID RET PRIORITY HOLD BY ALL), SLICE("xy"), STATUS_OK },
+    { SLICE(BY HOLD PRIORITY RET ENVID USER ALL), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL USER USER), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL BY BY), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\16\0\0\0\1\0"), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL "\16\0\0\0\1\3"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\16\0\0\0\0"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\17\0\0\0\1\367"), SLICE("xy"), STATUS_OK },
+    { SLICE(ALL "\17\0\0\0\1\366"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\17\0\0\0\1\12"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\20\0\0\0\7\0\0\0\0\0\0\1"), SLICE("xy"), STATUS_BAD },
+    { SLICE(ALL "\21\0\0\0\4\0\0\0\1"), SLICE("xy"), STATUS_BAD },
     /* lengths beyond the end */
     { SLICE(ALL "\x80\0\0\0\1"), SLICE(""), STATUS_BAD },
     { SLICE(ALL "\x80\377\377\377\377"), SLICE("xy"), STATUS_BAD },
@@ -287,6 +374,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_envelope_survives_the_store),
         cmocka_unit_test(odd_values_survive_too),
+        cmocka_unit_test(every_wish_survives),
+        cmocka_unit_test(no_wish_takes_no_room),
         cmocka_unit_test(recipients_are_copied),
         cmocka_unit_test(the_last_reference_frees),
         cmocka_unit_test(an_envelope_has_its_maximum),
