@@ -25,69 +25,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FLIGHT_IOV_MAX   1000
-#define FLIGHT_SPARE_MAX 64
+#define FLIGHT_IOV_MAX 1000
 #define STARVED_TO_GROW                                                                            \
     4 /* connections that starve in one turn before more buffers are published */
-#define FLIGHT_KEEP_MAX (64 * 1024) /* octets of copy buffer a spare may keep */
-
-/* --- flights --------------------------------------------------------------------------------- */
-
-struct flight *flight_take(struct conn_table *t)
-{
-    struct flight *f = t->spare_flights;
-    if (f) {
-        t->spare_flights = f->next;
-        t->spare_count--;
-        return f;
-    }
-    f = mem_zalloc(sizeof *f);
-    gather_init(&f->out);
-    return f;
-}
-
-static void flight_free(struct flight *f)
-{
-    gather_done(&f->out);
-    free(f->iov);
-    free(f);
-}
-
-void flight_give(struct conn_table *t, struct flight *f)
-{
-    if (!f)
-        return;
-    if (t->spare_count >= FLIGHT_SPARE_MAX || f->out.bytes.cap > FLIGHT_KEEP_MAX) {
-        flight_free(f);
-        return;
-    }
-    gather_clear(&f->out);
-    f->part = f->offset = f->plain = 0;
-    f->is_sealed = false;
-    f->next = t->spare_flights;
-    t->spare_flights = f;
-    t->spare_count++;
-}
-
-/* Moves the start past n octets that have left. */
-void flight_advance(struct flight *f, size_t n)
-{
-    while (n > 0) {
-        uint32_t left = f->out.parts[f->part].len - f->offset;
-        if (n < left) {
-            f->offset += (uint32_t)n;
-            return;
-        }
-        n -= left;
-        f->part++;
-        f->offset = 0;
-    }
-}
-
-bool flight_is_over(const struct flight *f)
-{
-    return f->part >= f->out.part_count;
-}
 
 /* --- the table ------------------------------------------------------------------------------- */
 
@@ -139,11 +79,7 @@ void conn_table_done(struct conn_table *t)
             if (!t->slots[i].socket.is_direct)
                 close(t->slots[i].socket.fd);
         }
-    while (t->spare_flights) {
-        struct flight *f = t->spare_flights;
-        t->spare_flights = f->next;
-        flight_free(f);
-    }
+    flight_free_spares(t);
     free(t->scratch);
     free(t->slots);
 }

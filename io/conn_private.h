@@ -34,12 +34,17 @@ struct conn_secure {
     struct list step;       /* on the table's handshakes while ciphertext waits for a step */
 };
 
-/* --- conn.c ---------------------------------------------------------------------------------- */
+/* --- conn_flight.c --------------------------------------------------------------------------- */
 
-struct flight *flight_take(struct conn_table *t);
+struct flight *flight_take(struct conn_table *t);         /* empty */
 void flight_give(struct conn_table *t, struct flight *f); /* NULL is harmless */
+void flight_free_spares(struct conn_table *t);
+/* Moves the start past n octets that have left. */
 void flight_advance(struct flight *f, size_t n);
 bool flight_is_over(const struct flight *f);
+
+/* --- conn.c ---------------------------------------------------------------------------------- */
+
 /* Sends c->flying from where it stands. */
 void conn_submit_flight(struct conn *c);
 void conn_start_flight(struct conn *c);

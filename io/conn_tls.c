@@ -29,8 +29,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define RECORD_MAX          16384 /* octets of plaintext in one record; RFC 8446 5.1 */
-#define FLIGHT_PLAIN_MAX    (4 * RECORD_MAX)
+#define RECORD_MAX          16384       /* octets of plaintext in one record; RFC 8446 5.1 */
+#define RECORD_OVERHEAD_MAX 64          /* octets around it in our suites, with room to spare */
+#define FLIGHT_PLAIN_MAX    (63 * 1024) /* sealed, it fits the 64 KiB that a spare flight keeps */
 #define HANDSHAKE_AHEAD_MAX (64 * 1024) /* ciphertext that may wait for steps before we stop */
 
 /* --- beginning and end ----------------------------------------------------------------------- */
@@ -228,6 +229,35 @@ void conn_secure_deliver(struct conn *c)
 
 /* --- the handshake --------------------------------------------------------------------------- */
 
+static void now_open(struct conn *c)
+{
+    c->secure->state = SECURE_OPEN;
+    c->is_paused = false;
+    if (c->events->on_secure)
+        c->events->on_secure(c, 0);
+}
+
+static void after_step(struct conn *c, enum tls_result result)
+{
+    struct conn_secure *s = c->secure;
+    bool was_ended = c->is_ended;
+    switch (result) {
+    case TLS_DONE: now_open(c); break;
+    case TLS_MORE:
+        c->is_paused = false;
+        if (s->cipher)
+            queue_step(c);
+        break;
+    case TLS_ENDED: /* in the middle: a cut */
+        conn_free_chain(&s->cipher);
+        conn_ended(c, -ECONNABORTED);
+        break;
+    case TLS_FAILED: fail(c); break;
+    }
+    if (was_ended && !s->cipher)
+        conn_tell_end(c);
+}
+
 static void shake_hands(struct conn *c)
 {
     struct conn_secure *s = c->secure;
@@ -238,25 +268,7 @@ static void shake_hands(struct conn *c)
     tls_session_feed(s->tls, SLICE_NONE);
     conn_mark_dirty(c);
     c->table->events++;
-    if (result == TLS_FAILED) {
-        fail(c);
-        return;
-    }
-    if (!s->cipher || result == TLS_DONE)
-        c->is_paused = false;
-    if (result == TLS_DONE) {
-        s->state = SECURE_OPEN;
-        if (c->events->on_secure)
-            c->events->on_secure(c, 0);
-    } else if (result == TLS_ENDED) {
-        conn_free_chain(&s->cipher);
-        conn_ended(c, -ECONNABORTED);
-        return;
-    } else if (s->cipher) {
-        queue_step(c);
-    }
-    if (!s->cipher && c->is_ended)
-        conn_tell_end(c);
+    after_step(c, result);
 }
 
 void conn_secure_turn(struct conn_table *t)
@@ -295,20 +307,23 @@ static const char *part_start(const struct flight *f)
     return (p->ptr ? p->ptr : f->out.bytes.ptr + p->offset) + f->offset;
 }
 
-/* The next octets of a flight, at most RECORD_MAX: where they lie when one part has enough or is
- * the last, else joined in the scratch buffer. */
-static struct slice next_record(struct flight *f, char *scratch)
+static struct slice part_rest(const struct flight *f)
 {
-    struct slice first =
-        slice_head(slice_of(part_start(f), f->out.parts[f->part].len - f->offset), RECORD_MAX);
+    return slice_of(part_start(f), f->out.parts[f->part].len - f->offset);
+}
+
+/* The next octets of a flight, at most max: where they lie when one part has enough or is the last,
+ * else joined in the scratch buffer. */
+static struct slice next_record(struct flight *f, size_t max, char *scratch)
+{
+    struct slice first = slice_head(part_rest(f), max);
     flight_advance(f, first.len);
-    if (first.len == RECORD_MAX || flight_is_over(f))
+    if (first.len == max || flight_is_over(f))
         return first;
     memcpy(scratch, first.ptr, first.len);
     size_t len = first.len;
-    while (len < RECORD_MAX && !flight_is_over(f)) {
-        struct slice more = slice_head(
-            slice_of(part_start(f), f->out.parts[f->part].len - f->offset), RECORD_MAX - len);
+    while (len < max && !flight_is_over(f)) {
+        struct slice more = slice_head(part_rest(f), max - len);
         memcpy(scratch + len, more.ptr, more.len);
         len += more.len;
         flight_advance(f, more.len);
@@ -316,26 +331,63 @@ static struct slice next_record(struct flight *f, char *scratch)
     return slice_of(scratch, len);
 }
 
+/* What was appended is encrypted from here on; more goes to a new c->filling. */
+static void begin_sealing(struct conn *c)
+{
+    c->secure->sealing = c->filling;
+    c->filling = NULL;
+    c->queued += c->secure->sealing->out.octets;
+}
+
+/* One growth for all that will be appended to it. */
+static void make_room(const struct flight *sealing, struct flight *f)
+{
+    size_t plain = sealing->out.octets < FLIGHT_PLAIN_MAX ? sealing->out.octets : FLIGHT_PLAIN_MAX;
+    size_t sealed = plain + (plain / RECORD_MAX + 1) * RECORD_OVERHEAD_MAX;
+    must(buf_reserve(&f->out.bytes, (uint32_t)sealed));
+}
+
+static enum status seal_record(struct conn *c, struct flight *f)
+{
+    struct conn_secure *s = c->secure;
+    size_t room = FLIGHT_PLAIN_MAX - f->plain;
+    struct slice record =
+        next_record(s->sealing, room < RECORD_MAX ? room : RECORD_MAX, c->table->scratch);
+    enum status st = tls_session_write(s->tls, record);
+    f->plain += (uint32_t)record.len;
+    if (flight_is_over(s->sealing)) {
+        flight_give(c->table, s->sealing);
+        s->sealing = NULL;
+    }
+    return st;
+}
+
 /* Encrypts plaintext into f. */
 static enum status seal(struct conn *c, struct flight *f)
 {
-    struct conn_secure *s = c->secure;
     enum status st = STATUS_OK;
     while (st == STATUS_OK && f->plain < FLIGHT_PLAIN_MAX && has_plaintext(c)) {
-        if (!s->sealing) {
-            s->sealing = c->filling;
-            c->filling = NULL;
-            c->queued += s->sealing->out.octets;
-        }
-        struct slice record = next_record(s->sealing, c->table->scratch);
-        st = tls_session_write(s->tls, record);
-        f->plain += (uint32_t)record.len;
-        if (flight_is_over(s->sealing)) {
-            flight_give(c->table, s->sealing);
-            s->sealing = NULL;
-        }
+        if (!c->secure->sealing)
+            begin_sealing(c);
+        if (f->plain == 0)
+            make_room(c->secure->sealing, f);
+        st = seal_record(c, f);
     }
     return st;
+}
+
+static void speak(struct conn *c, struct flight *f)
+{
+    struct conn_secure *s = c->secure;
+    tls_session_divert(s->tls, &f->out);
+    enum status st = seal(c, f);
+    if (st == STATUS_OK && must_say_goodbye(c) && !has_plaintext(c)) {
+        tls_session_shutdown(s->tls);
+        s->has_said_goodbye = true;
+    }
+    tls_session_divert(s->tls, NULL);
+    if (st != STATUS_OK)
+        conn_close(c);
 }
 
 static void fly(struct conn *c, struct flight *f)
@@ -360,19 +412,9 @@ void conn_secure_start_flight(struct conn *c)
     struct flight *f = flight_take(c->table);
     f->is_sealed = true;
     tls_session_take_output(s->tls, &f->out);
-    enum status st = STATUS_OK;
-    if (may_speak) {
-        tls_session_divert(s->tls, &f->out);
-        st = seal(c, f);
-        if (st == STATUS_OK && must_say_goodbye(c) && !has_plaintext(c)) {
-            tls_session_shutdown(s->tls);
-            s->has_said_goodbye = true;
-        }
-        tls_session_divert(s->tls, NULL);
-    }
+    if (may_speak)
+        speak(c, f);
     fly(c, f);
-    if (st != STATUS_OK)
-        conn_close(c);
 }
 
 void conn_secure_flight_left(struct conn *c)

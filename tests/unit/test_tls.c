@@ -639,6 +639,38 @@ static void test_a_reload_keeps_live_sessions(void **state)
     buf_done(&error);
 }
 
+static bool must_stop;
+
+static void *reload_often(void *arg)
+{
+    struct tls_store *store = arg;
+    struct buf error;
+    buf_init(&error, 512);
+    while (!__atomic_load_n(&must_stop, __ATOMIC_ACQUIRE)) {
+        must(tls_store_reload(store, &error) == STATUS_OK);
+        must(!tls_store_has_changed(store));
+    }
+    buf_done(&error);
+    return NULL;
+}
+
+/* Workers begin sessions while the main thread swaps what they begin with. */
+static void test_sessions_begin_while_another_thread_reloads(void **state)
+{
+    struct setup s = SETUP("ec", "wild");
+    struct tls_store *store = store_of(&s);
+    struct client *c = client_new();
+    pthread_t thread;
+    must_stop = false;
+    assert_int_equal(pthread_create(&thread, NULL, reload_often, store), 0);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(resumes(c, store), i > 0);
+    __atomic_store_n(&must_stop, true, __ATOMIC_RELEASE);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    client_free(c);
+    tls_store_free(store);
+}
+
 /* --- client certificates --------------------------------------------------------------------- */
 
 static const char *name_seen(struct tls_store *store, struct client *c,
@@ -878,6 +910,7 @@ int main(void)
         cmocka_unit_test(test_tickets_are_good_where_the_secret_is_known),
         cmocka_unit_test(test_keys_of_tickets_rotate),
         cmocka_unit_test(test_a_reload_keeps_live_sessions),
+        cmocka_unit_test(test_sessions_begin_while_another_thread_reloads),
         cmocka_unit_test(test_client_certificates_are_names_when_verified),
         cmocka_unit_test(test_another_client_ca_ends_old_tickets),
         cmocka_unit_test(test_channel_bindings_are_equal_on_both_sides),
