@@ -25,7 +25,9 @@
  *
  * Withdrawing is a finish of our own, kilat_cancel, which goes behind the transaction that it takes
  * back, on the same link, or on the next one; there it also leaves a mark, in case the old
- * connection's bytes still wait in Redis' socket and run after it.
+ * connection's bytes still wait in Redis' socket and run after it. It takes back the message's
+ * idempotency key too; unless its sender tried again before and was told, by that key, that the
+ * message is queued: then it stays, and others deliver it (lua/enqueue.lua).
  *
  * Memory: a batch keeps a reference to each of its messages until it was both answered and sent;
  * Redis answers +QUEUED while the rest is still on its way, and the octets of a message that was
@@ -55,7 +57,9 @@ struct commit_finish *commit_finish_new(enum commit_finish_kind kind, uint16_t s
     f->shard = shard;
     must(strlen(id) < sizeof f->id);
     memcpy(f->id, id, strlen(id) + 1);
-    buf_init(&f->item, kind == FINISH_RESPLIT ? RESPLIT_MAX : QUEUE_ITEM_MAX);
+    buf_init(&f->item, kind == FINISH_RESPLIT  ? RESPLIT_MAX
+                       : kind == FINISH_CANCEL ? QUEUE_ITEM_MAX + BATCH_KEY_MAX
+                                               : QUEUE_ITEM_MAX);
     list_init(&f->node);
     return f;
 }
@@ -157,9 +161,19 @@ static void insert_by_deadline(struct committer *c, struct commit_entry *entry)
     list_insert_between(&entry->by_deadline, before, before->next);
 }
 
+/* So that looking for the key and queueing are one step. */
+static void bind_to_key(const struct committer *c, struct commit_entry *entry)
+{
+    uint16_t shard = queue_key_shard(entry->message->key, c->cfg.shards);
+    must(entry->shard == COMMIT_ANY_SHARD || entry->shard == shard);
+    entry->shard = shard;
+}
+
 void commit_add(struct committer *c, struct commit_entry *entry, const struct now *now)
 {
     must(entry->target_count > 0);
+    if (entry->message->has_key)
+        bind_to_key(c, entry);
     c->now_ms = now->mono_ms;
     entry->slot = NULL;
     entry->may_be_stored = false;
@@ -256,6 +270,8 @@ static void withdraw(struct committer *c, const struct commit_entry *entry)
         /* It could be encoded when it was sent, so it can be again. */
         enum status st = batch_encode_item(entry, &entry->targets[k], &f->item);
         must(st == STATUS_OK);
+        if (entry->message->has_key)
+            batch_encode_key(entry->message, &c->cfg, &f->item);
         f->done = on_cancelled;
         list_push_back(&cancels, &f->node);
     }
@@ -319,10 +335,16 @@ static void batch_is_answered(struct committer *c, struct commit_batch *b)
         list_push_back(&c->answered, &b->node);
 }
 
+/* True when Redis did what it was asked, and has its answer. */
+static bool is_decided(enum slot_fate fate)
+{
+    return fate == SLOT_QUEUED || fate == SLOT_REPEATED || fate == SLOT_CONFLICT;
+}
+
 /* True when the slot's entry goes back to wait; an entry that has company must succeed. */
 static bool goes_back(const struct commit_slot *slot)
 {
-    if (slot->fate == SLOT_QUEUED || slot->fate == SLOT_REFUSED)
+    if (is_decided(slot->fate) || slot->fate == SLOT_REFUSED)
         return false;
     return slot->fate == SLOT_RETRY || slot->entry->must_succeed;
 }
@@ -337,8 +359,9 @@ static void put_back_slot(struct committer *c, struct commit_slot *slot, bool ma
 static void answer_slot(struct committer *c, struct commit_slot *slot)
 {
     static const enum smtp_verdict verdicts[] = {
-        [SLOT_QUEUED] = SMTP_QUEUED,     [SLOT_REFUSED] = SMTP_NOT_QUEUED,
-        [SLOT_FULL] = SMTP_QUEUE_FULL,   [SLOT_RETRY] = SMTP_NOT_QUEUED,
+        [SLOT_QUEUED] = SMTP_QUEUED,         [SLOT_REPEATED] = SMTP_QUEUED,
+        [SLOT_CONFLICT] = SMTP_KEY_CONFLICT, [SLOT_REFUSED] = SMTP_NOT_QUEUED,
+        [SLOT_FULL] = SMTP_QUEUE_FULL,       [SLOT_RETRY] = SMTP_NOT_QUEUED,
         [SLOT_BROKEN] = SMTP_NOT_QUEUED,
     };
     struct commit_entry *entry = slot->entry;
@@ -396,7 +419,7 @@ static void transaction_executed(struct committer *c, struct commit_batch *b,
                                  const redisReply *reply)
 {
     c->is_full = b->slots[0].fate == SLOT_FULL;
-    if (b->slots[0].fate == SLOT_QUEUED)
+    if (is_decided(b->slots[0].fate))
         backoff_reset(&c->messages);
     read_calls(c, b, reply);
     settle_slots(c, b);

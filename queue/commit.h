@@ -17,6 +17,9 @@
  * the same ids, and the enqueue function is idempotent by id. An entry that outlives its deadline
  * is answered SMTP_NOT_QUEUED and withdrawn (kilat_cancel).
  *
+ * A message with an idempotency key that another message of the same digest was queued under is not
+ * queued: SMTP_QUEUED, with the first one's id in first_id. With another digest: SMTP_KEY_CONFLICT.
+ *
  * A full Redis (-OOM) fails the messages of a batch with SMTP_QUEUE_FULL; the finishes in it are
  * sent again in a batch of their own, outside of MULTI, since they free memory and are allowed.
  */
@@ -33,7 +36,12 @@
 #define COMMIT_FINISH_COUNT    64
 #define COMMIT_ANY_SHARD       UINT16_MAX
 
-enum commit_mode { COMMIT_LEASED, COMMIT_READY, COMMIT_HELD };
+enum commit_mode {
+    COMMIT_LEASED,
+    COMMIT_READY,
+    COMMIT_HELD,
+    COMMIT_SCHEDULED, /* ready at the entry's due_ms (FUTURERELEASE, P-67) */
+};
 
 /* One destination of a message to be queued. */
 struct commit_target {
@@ -45,9 +53,9 @@ struct commit_target {
 
 struct commit_entry;
 struct commit_slot; /* commit_batch.h */
-/* Called exactly once. With SMTP_QUEUED, entry->shard is final and targets that are LEASED are this
- * worker's (one whose lease passed on while the commit's reply was lost has become READY). The
- * callee owns the entry again and frees it. */
+/* Called exactly once. With SMTP_QUEUED and no first_id, entry->shard is final and targets that are
+ * LEASED are this worker's (one whose lease passed on while the commit's reply was lost has become
+ * READY). The callee owns the entry again and frees it. */
 typedef void commit_done_fn(struct commit_entry *entry, enum smtp_verdict verdict);
 
 /* A message to make durable. The maker owns it until commit_add, then again in done(). */
@@ -56,11 +64,15 @@ struct commit_entry {
     struct message *message;       /* one reference, the entry's; commit never drops it */
     struct commit_target *targets; /* in the message's arena */
     uint32_t target_count; /* at least 1; delivery k is "<id>" when alone, else "<id>/<k>" */
-    uint16_t shard;        /* COMMIT_ANY_SHARD, or the shard that its chunks are in */
+    uint16_t shard;        /* COMMIT_ANY_SHARD, or the shard that its chunks are in; a message with
+                              an idempotency key goes to the shard of that (queue_key_shard) */
+    int64_t due_ms;        /* wall clock; of SCHEDULED targets */
     int64_t expires_ms;    /* wall clock: when to give up delivering */
     int64_t deadline_ms;   /* monotonic: when to answer SMTP_NOT_QUEUED at the latest */
     commit_done_fn *done;
-    void *owner; /* the maker's */
+    void *owner;                     /* the maker's */
+    char first_id[QUEUE_ID_LEN + 1]; /* with SMTP_QUEUED: the message that stands for this one,
+                                        which was not queued; "": it was */
     /* struct commit_finish: made durable in the same transaction (a bounce and the end of what it
      * reports); their shard is the entry's. Such an entry has no deadline and is tried until it is
      * durable. */
@@ -94,7 +106,7 @@ struct commit_finish {
     uint16_t shard;
     char id[DELIVERY_ID_MAX];
     struct buf item;   /* RETRY: the new item; DEAD: the reason; CANCEL: the item as queued, or
-                          nothing; see RESPLIT */
+                          nothing, and its idempotency key; see RESPLIT */
     uint32_t delay_ms; /* RETRY */
     commit_finished_fn *done;
     void *owner;
@@ -109,6 +121,7 @@ struct commit_config {
     uint16_t shards;
     bool is_clustered;
     uint32_t lease_ms;
+    uint64_t key_ttl_ms; /* how long an idempotency key is kept */
     char worker[QUEUE_WORKER_LEN + 1];
     struct metrics *metrics;
 };

@@ -106,6 +106,14 @@ enum status batch_encode_item(const struct commit_entry *entry, const struct com
     return st;
 }
 
+void batch_encode_key(const struct message *m, const struct commit_config *cfg, struct buf *out)
+{
+    char key[QUEUE_DIGEST_HEX + 1];
+    queue_digest_hex(key, m->key);
+    enum status st = buf_printf(out, "\n%s %llu", key, (unsigned long long)cfg->key_ttl_ms);
+    must(st == STATUS_OK);
+}
+
 enum status batch_encode_entry(const struct commit_entry *entry, struct buf *scratch,
                                struct commit_span *spans)
 {
@@ -142,10 +150,14 @@ static void begin_fcall(struct gather *out, struct slice function, uint16_t shar
     redis_arg(out, slice_str(cfg->worker));
 }
 
-static struct slice mode_text(enum commit_mode mode)
+static void put_mode(const struct commit_entry *entry, enum commit_mode mode, struct gather *out)
 {
     static const char letters[] = "LRH";
-    return slice_of(&letters[mode], 1);
+    char text[24];
+    int len = mode == COMMIT_SCHEDULED
+                  ? snprintf(text, sizeof text, "S%lld", (long long)entry->due_ms)
+                  : 1;
+    redis_arg(out, slice_of(mode == COMMIT_SCHEDULED ? text : &letters[mode], (size_t)len));
 }
 
 static void put_deliveries(const struct commit_slot *slot, const char *scratch,
@@ -158,20 +170,45 @@ static void put_deliveries(const struct commit_slot *slot, const char *scratch,
         batch_delivery_id(id, entry, k);
         redis_arg(out, slice_str(id));
         redis_arg(out, span_text(scratch, spans[slot->first_span + 1 + k]));
-        redis_arg(out, mode_text(entry->targets[k].mode));
+        put_mode(entry, entry->targets[k].mode, out);
         redis_arg_num(out, is_first_of_several ? entry->target_count : 0);
         redis_arg_num(out, entry->message->chunk_count);
     }
 }
 
+static void put_key(const struct message *m, struct gather *out)
+{
+    char hex[QUEUE_DIGEST_HEX + 1];
+    redis_arg(out, slice_str(m->id));
+    queue_digest_hex(hex, m->key);
+    redis_arg(out, slice_str(hex));
+    queue_digest_hex(hex, m->digest);
+    redis_arg(out, slice_str(hex));
+}
+
+static void put_keys(const struct commit_batch *b, const struct commit_config *cfg,
+                     struct gather *out)
+{
+    redis_arg_num(out, (int64_t)cfg->key_ttl_ms);
+    for (uint32_t i = 0; i < b->slot_count; i++)
+        if (b->slots[i].message->has_key)
+            put_key(b->slots[i].message, out);
+}
+
 static void put_enqueue(const struct commit_batch *b, const struct commit_config *cfg,
                         const char *scratch, const struct commit_span *spans, struct gather *out)
 {
-    begin_fcall(out, SLICE("kilat_enq"), b->shard, cfg, 2 + 5 * (size_t)b->deliveries);
+    size_t keyed = 0;
+    for (uint32_t i = 0; i < b->slot_count; i++)
+        keyed += b->slots[i].message->has_key;
+    begin_fcall(out, SLICE("kilat_enq"), b->shard, cfg,
+                2 + 5 * (size_t)b->deliveries + (keyed ? 1 + 3 * keyed : 0));
     redis_arg_num(out, cfg->lease_ms);
     redis_arg_num(out, b->deliveries);
     for (uint32_t i = 0; i < b->slot_count; i++)
         put_deliveries(&b->slots[i], scratch, spans, out);
+    if (keyed)
+        put_keys(b, cfg, out);
 }
 
 static void put_record(const struct commit_batch *b, const struct commit_slot *slot,
@@ -255,13 +292,42 @@ static bool array_has(const redisReply *array, const char *text)
     return false;
 }
 
+/* {refused, elsewhere}, and repeats when there were keys. */
 static bool is_enqueue_reply(const redisReply *r)
 {
-    return r->type == REDIS_REPLY_ARRAY && r->elements == 2 &&
-           r->element[0]->type == REDIS_REPLY_ARRAY && r->element[1]->type == REDIS_REPLY_ARRAY;
+    if (r->type != REDIS_REPLY_ARRAY || r->elements < 2 || r->elements > 3)
+        return false;
+    for (size_t i = 0; i < r->elements; i++)
+        if (r->element[i]->type != REDIS_REPLY_ARRAY)
+            return false;
+    return true;
 }
 
-static enum slot_fate fate_of(const struct commit_slot *slot, const redisReply *enqueued,
+/* The id that stands for this message, "" for a conflict; NULL: it is not among the repeats. */
+static const char *first_id_of(const struct message *m, const redisReply *enqueued)
+{
+    if (!m->has_key || enqueued->elements < 3)
+        return NULL;
+    const redisReply *repeats = enqueued->element[2];
+    for (size_t i = 0; i + 1 < repeats->elements; i += 2)
+        if (repeats->element[i]->type == REDIS_REPLY_STRING &&
+            repeats->element[i + 1]->type == REDIS_REPLY_STRING &&
+            strcmp(repeats->element[i]->str, m->id) == 0)
+            return repeats->element[i + 1]->str;
+    return NULL;
+}
+
+/* Nothing of it was stored; its sender hears of the message that stands for it. */
+static enum slot_fate repeated(struct commit_slot *slot, const char *first_id)
+{
+    if (!*first_id)
+        return SLOT_CONFLICT;
+    if (slot->entry)
+        snprintf(slot->entry->first_id, sizeof slot->entry->first_id, "%s", first_id);
+    return SLOT_REPEATED;
+}
+
+static enum slot_fate fate_of(struct commit_slot *slot, const redisReply *enqueued,
                               const redisReply *set)
 {
     if (enqueued->type == REDIS_REPLY_ERROR)
@@ -270,6 +336,9 @@ static enum slot_fate fate_of(const struct commit_slot *slot, const redisReply *
         return SLOT_BROKEN;
     if (array_has(enqueued->element[0], slot->message->id))
         return SLOT_REFUSED;
+    const char *first_id = first_id_of(slot->message, enqueued);
+    if (first_id)
+        return repeated(slot, first_id);
     return is_status_ok(set) ? SLOT_QUEUED : SLOT_BROKEN;
 }
 

@@ -17,10 +17,12 @@ struct commit_span {
 
 enum slot_fate {
     SLOT_QUEUED,
-    SLOT_REFUSED, /* nothing was stored: its chunks are gone, or it had been withdrawn */
-    SLOT_FULL,    /* nothing was stored: no memory */
-    SLOT_RETRY,   /* nothing was stored this time; worth another try */
-    SLOT_BROKEN,  /* part of it may be stored */
+    SLOT_REPEATED, /* nothing was stored: the message entry->first_id stands for it */
+    SLOT_CONFLICT, /* nothing was stored: its key belongs to another message */
+    SLOT_REFUSED,  /* nothing was stored: its chunks are gone, or it had been withdrawn */
+    SLOT_FULL,     /* nothing was stored: no memory */
+    SLOT_RETRY,    /* nothing was stored this time; worth another try */
+    SLOT_BROKEN,   /* part of it may be stored */
 };
 
 /* One message of a batch. */
@@ -69,6 +71,9 @@ NODISCARD enum status batch_encode_entry(const struct commit_entry *entry, struc
 /* The item of one target, as it is queued. */
 NODISCARD enum status batch_encode_item(const struct commit_entry *entry,
                                         const struct commit_target *target, struct buf *out);
+/* Appends what a withdrawal of the message must know of its idempotency key. */
+#define BATCH_KEY_MAX 64 /* octets of that */
+void batch_encode_key(const struct message *m, const struct commit_config *cfg, struct buf *out);
 /* The delivery id of target k. */
 void batch_delivery_id(char out[DELIVERY_ID_MAX], const struct commit_entry *entry, uint32_t k);
 

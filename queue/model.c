@@ -39,6 +39,12 @@ struct model_record {
     bool is_mark; /* only the mark of a withdrawn message */
 };
 
+struct model_key {
+    struct list node;
+    char name[64], id[QUEUE_ID_LEN + 1], digest[64];
+    bool is_promised; /* its message cannot be withdrawn any more */
+};
+
 struct model_worker {
     struct list node;
     char name[64];
@@ -50,7 +56,7 @@ struct model_worker {
 };
 
 struct queue_model {
-    struct list leased, scheduled, dead, dests, records, workers;
+    struct list leased, scheduled, dead, dests, records, workers, keys;
     int64_t now_ms;
     struct buf *reply;
 };
@@ -136,6 +142,22 @@ static struct model_worker *worker_of(struct queue_model *m, const char *name)
     copy_text(w->name, sizeof w->name, name);
     list_push_back(&m->workers, &w->node);
     return w;
+}
+
+static struct model_key *find_key(const struct queue_model *m, const char *name)
+{
+    list_for_each (node, &m->keys) {
+        struct model_key *k = list_entry(node, struct model_key, node);
+        if (strcmp(k->name, name) == 0)
+            return k;
+    }
+    return NULL;
+}
+
+static void drop_key(struct model_key *k)
+{
+    list_remove(&k->node);
+    free(k);
 }
 
 /* Whoever is overdue gets half a lease: Redis itself was away. */
@@ -294,40 +316,131 @@ static void enq_one(struct queue_model *m, const struct call *c, size_t i)
     if (*mode == 'L') {
         lease(m, d, word(c, 0));
         renew(m, word(c, 0), number(c, 1));
+    } else if (*mode == 'S') {
+        d->when_ms = atoll(mode + 1);
+        list_push_back(&m->scheduled, &d->node);
     } else {
         make_ready(m, d, false, *mode == 'H');
     }
 }
 
-/* What was there before this call decides; what the call makes does not. */
-static void call_enq(struct queue_model *m, const struct call *c)
+/* Why a message of an enqueue is queued or not. */
+enum model_fate { FATE_NEW, FATE_THERE, FATE_WITHDRAWN, FATE_REPEATED, FATE_CONFLICT };
+
+struct model_mail {
+    char id[QUEUE_ID_LEN + 1];
+    enum model_fate fate;
+    char first_id[QUEUE_ID_LEN + 1]; /* REPEATED */
+};
+
+/* Where a message's key stands among the arguments; 0: it has none. */
+static size_t key_at(const struct call *c, const char *id)
 {
-    bool was_there[64] = { false }, is_mark[64] = { false };
-    size_t n = (size_t)number(c, 2);
-    must(n <= 64);
-    for (size_t k = 0; k < n; k++) {
-        struct model_record *r = find_record(m, word(c, 3 + 5 * k));
-        was_there[k] = r && !r->is_mark;
-        is_mark[k] = r && r->is_mark;
+    for (size_t i = 4 + 5 * (size_t)number(c, 2); i < c->argc; i += 3)
+        if (strcmp(word(c, i), id) == 0)
+            return i;
+    return 0;
+}
+
+static void make_key(struct queue_model *m, const struct call *c, size_t at)
+{
+    struct model_key *k = mem_zalloc(sizeof *k);
+    copy_text(k->id, sizeof k->id, word(c, at));
+    copy_text(k->name, sizeof k->name, word(c, at + 1));
+    copy_text(k->digest, sizeof k->digest, word(c, at + 2));
+    list_push_back(&m->keys, &k->node);
+}
+
+/* Another message under the same key: the first stands for it, or they are in conflict. */
+static enum model_fate compare_keys(struct model_key *k, const char *digest,
+                                    struct model_mail *mail)
+{
+    if (strcmp(k->digest, digest) != 0)
+        return FATE_CONFLICT;
+    k->is_promised = true;
+    copy_text(mail->first_id, sizeof mail->first_id, k->id);
+    return FATE_REPEATED;
+}
+
+static enum model_fate fate_of_mail(struct queue_model *m, const struct call *c,
+                                    struct model_mail *mail)
+{
+    struct model_record *r = find_record(m, mail->id);
+    size_t at = key_at(c, mail->id);
+    struct model_key *k = at ? find_key(m, word(c, at + 1)) : NULL;
+    bool is_own = k && strcmp(k->id, mail->id) == 0;
+    if (k && !is_own && (!r || r->is_mark))
+        return compare_keys(k, word(c, at + 2), mail);
+    if (r)
+        return r->is_mark ? FATE_WITHDRAWN : FATE_THERE;
+    if (is_own) {
+        copy_text(mail->first_id, sizeof mail->first_id, mail->id);
+        return FATE_REPEATED;
     }
-    char last[QUEUE_ID_LEN + 1] = "";
-    put(m, "[");
-    put(m, "[");
+    return FATE_NEW;
+}
+
+/* The messages of an enqueue, each with its fate; what the call makes decides nothing but keys. */
+static size_t sort_mail(struct queue_model *m, const struct call *c, struct model_mail *mail)
+{
+    size_t count = 0, n = (size_t)number(c, 2);
     for (size_t k = 0; k < n; k++) {
         char id[QUEUE_ID_LEN + 1];
         snprintf(id, sizeof id, "%s", word(c, 3 + 5 * k));
-        if (is_mark[k] && strcmp(id, last) != 0) {
-            put(m, id);
-            memcpy(last, id, sizeof last);
+        if (count > 0 && strcmp(mail[count - 1].id, id) == 0)
+            continue;
+        must(count < 64);
+        memcpy(mail[count].id, id, sizeof id);
+        mail[count].fate = fate_of_mail(m, c, &mail[count]);
+        size_t at = key_at(c, id);
+        if (at && mail[count].fate <= FATE_THERE && !find_key(m, word(c, at + 1)))
+            make_key(m, c, at);
+        count++;
+    }
+    return count;
+}
+
+static const struct model_mail *mail_of(const struct model_mail *mail, size_t count, const char *id)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(mail[i].id, id, QUEUE_ID_LEN) == 0)
+            return &mail[i];
+    must(false);
+    return NULL;
+}
+
+static void put_repeats(struct queue_model *m, const struct model_mail *mail, size_t count)
+{
+    put(m, "[");
+    for (size_t i = 0; i < count; i++)
+        if (mail[i].fate >= FATE_REPEATED) {
+            put(m, mail[i].id);
+            put(m, mail[i].first_id);
         }
+    put(m, "]");
+}
+
+static void call_enq(struct queue_model *m, const struct call *c)
+{
+    struct model_mail mail[64];
+    memset(mail, 0, sizeof mail);
+    size_t n = (size_t)number(c, 2), count = sort_mail(m, c, mail);
+    put(m, "[");
+    put(m, "[");
+    for (size_t k = 0; k < count; k++) {
+        const struct model_record *r = find_record(m, mail[k].id);
+        if (r && r->is_mark)
+            put(m, mail[k].id);
     }
     put(m, "]");
     put(m, "[");
     for (size_t k = 0; k < n; k++) {
         size_t i = 3 + 5 * k;
-        if (was_there[k] && *word(c, i + 2) == 'L' && !find_in(&m->leased, word(c, i), word(c, 0)))
+        enum model_fate fate = mail_of(mail, count, word(c, i))->fate;
+        if (fate == FATE_THERE && *word(c, i + 2) == 'L' &&
+            !find_in(&m->leased, word(c, i), word(c, 0)))
             put(m, word(c, i));
-        if (was_there[k] || is_mark[k])
+        if (fate != FATE_NEW)
             continue;
         enq_one(m, c, i);
         struct model_record *r = find_record(m, word(c, i));
@@ -337,6 +450,8 @@ static void call_enq(struct queue_model *m, const struct call *c)
             r->copies = (int)number(c, i + 3);
     }
     put(m, "]");
+    if (c->argc > 3 + 5 * n)
+        put_repeats(m, mail, count);
     put(m, "]");
 }
 
@@ -415,28 +530,109 @@ static struct model_delivery *find_ready(const struct queue_model *m, const char
     return NULL;
 }
 
+/* What a withdrawal says of a delivery: its item, and its message's key, when it has one. */
+struct model_cancel {
+    char item[1024], key[64];
+    long long accepted_ms, ttl_ms;
+};
+
+static struct model_cancel read_cancel(const struct call *c, size_t i)
+{
+    struct model_cancel out = { .key = "" };
+    copy_text(out.item, sizeof out.item, word(c, i + 1));
+    char *key = strchr(out.item, '\n');
+    if (!key)
+        return out;
+    *key++ = 0;
+    must(sscanf(key, "%63s %lld", out.key, &out.ttl_ms) == 2);
+    must(sscanf(out.item, "%*c\t%*[^\t]\t%*u\t%lld", &out.accepted_ms) == 1);
+    return out;
+}
+
+/* The delivery, where a withdrawal reaches it; NULL: it does not. */
+static struct model_delivery *in_reach(const struct queue_model *m, const struct call *c, size_t i,
+                                       const char *item, struct model_dest **dest)
+{
+    *dest = NULL;
+    struct model_delivery *d = find_in(&m->leased, word(c, i), word(c, 0));
+    if (d)
+        return d;
+    d = find_in(&m->scheduled, word(c, i), NULL);
+    if (d && strcmp(d->item, item) == 0)
+        return d;
+    d = find_ready(m, word(c, i), item, dest);
+    if (!d)
+        *dest = NULL;
+    return d;
+}
+
+static bool all_in_reach(const struct queue_model *m, const struct call *c, const char *record)
+{
+    struct model_dest *dest;
+    for (size_t i = 1; i < c->argc; i += 2) {
+        struct model_cancel said = read_cancel(c, i);
+        if (strncmp(word(c, i), record, QUEUE_ID_LEN) == 0 && !in_reach(m, c, i, said.item, &dest))
+            return false;
+    }
+    return true;
+}
+
+/* True when the key keeps the message from being withdrawn; else the key is gone. */
+static bool is_kept(struct queue_model *m, const struct call *c, size_t i)
+{
+    struct model_cancel said = read_cancel(c, i);
+    struct model_key *k = find_key(m, said.key);
+    if (!said.key[0])
+        return false;
+    if (!k || strncmp(k->id, word(c, i), QUEUE_ID_LEN) != 0)
+        return m->now_ms - said.accepted_ms >= said.ttl_ms;
+    if (k->is_promised || !all_in_reach(m, c, k->id)) {
+        k->is_promised = true;
+        return true;
+    }
+    drop_key(k);
+    return false;
+}
+
+/* Each message is decided once, by the first of its deliveries that names a key. */
+static void decide_kept(struct queue_model *m, const struct call *c, bool *kept)
+{
+    for (size_t i = 1; i < c->argc; i += 2) {
+        size_t first = 1;
+        while (first < i && (strncmp(word(c, first), word(c, i), QUEUE_ID_LEN) != 0 ||
+                             !read_cancel(c, first).key[0]))
+            first += 2;
+        bool is_decided = first < i;
+        if (!is_decided && read_cancel(c, i).key[0] && is_kept(m, c, i))
+            for (size_t k = 1; k < c->argc; k += 2)
+                kept[k] |= strncmp(word(c, k), word(c, i), QUEUE_ID_LEN) == 0;
+    }
+}
+
+/* What is leased is decided before anything moves. */
 static void call_cancel(struct queue_model *m, const struct call *c)
 {
-    bool had_record[64] = { false };
+    bool had_record[64] = { false }, kept[64] = { false };
     must(c->argc <= 64);
     for (size_t i = 1; i < c->argc; i += 2)
         had_record[i] = find_record(m, word(c, i)) != NULL;
+    decide_kept(m, c, kept);
     put(m, "[");
     for (size_t i = 1; i < c->argc; i += 2) {
-        struct model_dest *dest = NULL;
-        struct model_delivery *d = find_in(&m->leased, word(c, i), word(c, 0));
-        if (!d) {
-            d = find_ready(m, word(c, i), word(c, i + 1), &dest);
-            if (!d) {
-                put(m, word(c, i));
-                if (!had_record[i] && !find_record(m, word(c, i)))
-                    make_record(m, word(c, i), true);
-                continue;
-            }
+        struct model_dest *dest;
+        struct model_cancel said = read_cancel(c, i);
+        struct model_delivery *d = in_reach(m, c, i, said.item, &dest);
+        if (d && !kept[i]) {
+            forget(m, d);
+            if (dest && list_is_empty(&dest->ready) && dest->score != HELD)
+                drop_dest(dest);
+            continue;
         }
-        forget(m, d);
-        if (dest && list_is_empty(&dest->ready) && dest->score != HELD)
-            drop_dest(dest);
+        put(m, word(c, i));
+        if (d && find_in(&m->leased, word(c, i), word(c, 0)))
+            make_ready(m, d, true, false);
+        else if (!had_record[i] && !find_record(m, word(c, i)))
+            make_record(m, word(c, i), true);
     }
     put(m, "]");
 }
@@ -688,13 +884,21 @@ static void call_free(struct queue_model *m, const struct call *c)
     put_num(m, freed);
 }
 
+static int attempts_of(const char *item)
+{
+    int attempts;
+    must(sscanf(item, "%*c\t%*[^\t]\t%d", &attempts) == 1);
+    return attempts;
+}
+
 static void call_kick(struct queue_model *m, const struct call *c)
 {
     const char *asked = word(c, 0);
     int kicked = 0;
     list_for_each (node, &m->scheduled) {
         struct model_delivery *d = list_entry(node, struct model_delivery, node);
-        if (d->when_ms > m->now_ms && (*asked == '*' || is_meant(d->id, asked))) {
+        bool was_tried = attempts_of(d->item) > 0; /* else its sender holds it back */
+        if (d->when_ms > m->now_ms && (*asked == '*' ? was_tried : is_meant(d->id, asked))) {
             d->when_ms = m->now_ms;
             kicked++;
         }
@@ -847,6 +1051,7 @@ struct queue_model *queue_model_new(void)
     list_init(&m->dests);
     list_init(&m->records);
     list_init(&m->workers);
+    list_init(&m->keys);
     return m;
 }
 
@@ -870,5 +1075,7 @@ void queue_model_free(struct queue_model *m)
         free(list_entry(node, struct model_record, node));
     list_for_each_safe (node, &m->workers)
         free(list_entry(node, struct model_worker, node));
+    list_for_each_safe (node, &m->keys)
+        drop_key(list_entry(node, struct model_key, node));
     free(m);
 }

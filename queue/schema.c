@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * schema - items as text, and keys.
+ * schema - items as text, keys, and which shard they are in.
  *
- * An item is read by this file, by kilat.lua (lane, dest, chunks) and by people at a redis-cli, so
- * it is text: nine fields with tabs between them. Numbers are plain decimal, recipients ranges of
- * indices in ascending order. Reading is strict: whatever this file could not have written is BAD,
- * and its delivery becomes a dead letter instead of a guess.
+ * An item is read by this file, by lua/ (lane, dest, attempts, accepted, chunks) and by people at a
+ * redis-cli, so it is text: nine fields with tabs between them. Numbers are plain decimal,
+ * recipients ranges of indices in ascending order. Reading is strict: whatever this file could not
+ * have written is BAD, and its delivery becomes a dead letter instead of a guess.
  *
  * Limits: RCPTS_MAX recipients in one item, DEST_KEY_MAX octets of destination.
  * To add a field: at the end, so that older items stay readable, with the version in {cfg} raised.
@@ -202,4 +202,39 @@ struct slice queue_key_chunk(char out[QUEUE_KEY_MAX], uint16_t shard, const char
                              uint32_t n)
 {
     return key_of(out, snprintf(out, QUEUE_KEY_MAX, "{q%u}b:%s:%u", shard, queue_id, n));
+}
+
+struct slice queue_key_suppression(char out[QUEUE_KEY_MAX], uint16_t shard, struct slice tenant)
+{
+    return key_of(out, snprintf(out, QUEUE_KEY_MAX, "{q%u}s:%.*s", shard, SLICE_ARG(tenant)));
+}
+
+/* 128 bits are enough to tell a tenant's own messages apart, and half as much to keep. */
+void queue_digest_hex(char out[QUEUE_DIGEST_HEX + 1], const uint8_t digest[32])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int i = 0; i < QUEUE_DIGEST_HEX / 2; i++) {
+        *out++ = digits[digest[i] >> 4];
+        *out++ = digits[digest[i] & 15];
+    }
+    *out = 0;
+}
+
+/* --- shards ---------------------------------------------------------------------------------- */
+
+/* Of the half that is not in the key's name. */
+uint16_t queue_key_shard(const uint8_t key[32], uint16_t shards)
+{
+    uint32_t n = (uint32_t)key[28] << 24 | (uint32_t)key[29] << 16 | (uint32_t)key[30] << 8 |
+                 (uint32_t)key[31];
+    return (uint16_t)(n % shards);
+}
+
+/* FNV-1a; other programs that fill suppression lists compute it too. */
+uint16_t queue_tenant_shard(struct slice tenant, uint16_t shards)
+{
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < tenant.len; i++)
+        hash = (hash ^ (uint8_t)tenant.ptr[i]) * 16777619u;
+    return (uint16_t)(hash % shards);
 }

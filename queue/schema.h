@@ -2,21 +2,26 @@
 #pragma once
 /*
  * schema - the queue's names in Redis, and the text of an item. Everything that knows a key lives
- * here and in lua/kilat.lua.
+ * here and in lua/.
  *
  * Every shard has a tag, {q0} ... {qN-1}; keys are the tag and a suffix:
  *     b:<id>       record: envelope and content (of a large message: envelope and last part)
  *     b:<id>:<n>   chunk n of a large message; has a TTL until the commit
+ *     k:<key>      string, TTL: "<id> <digest>[ +]" of the message that was queued under this
+ *                  idempotency key; "+": a sender who tried again was given that id
  *     w:<worker>   hash: delivery id -> item, leased to that worker
  *     hb           zset: worker -> lease expiry, Redis' clock in ms
  *     r:<lane>:<dest>  list: "<delivery id>\t<item>", ready, oldest first
  *     d:<lane>     zset: dest -> earliest claim time ms; +inf: held
- *     t, ti        zset: delivery id -> due ms; hash: delivery id -> item
+ *     t, ti        zset: delivery id -> due ms; hash: delivery id -> item; with no attempt in
+ *                  the item it is mail whose sender holds it back
  *     c            hash: id -> deliveries left, only when a message has several
  *     x, xr        zset: delivery id -> died ms; hash: delivery id -> "reason\titem"
  *     n            hash: counters
  *     p:<worker>   string: number and delivery ids of the worker's last claim
  *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
+ *     s:<tenant>   hash: canonical address -> reason; its suppression list
+ *     a:<tenant>:..  string, TTL: recipients of late (lua/policy.lua)
  * and {cfg} holds the shard count and the schema version.
  *
  * A delivery id is the queue id, or "<queue id>/<k>" for one of several destinations.
@@ -58,6 +63,17 @@ struct slice queue_key_record(char out[QUEUE_KEY_MAX], uint16_t shard, const cha
 struct slice queue_key_chunk(char out[QUEUE_KEY_MAX], uint16_t shard, const char *queue_id,
                              uint32_t n);
 
-/* The text of queue/lua/kilat.lua, built in; for FUNCTION LOAD REPLACE. */
+struct slice queue_key_suppression(char out[QUEUE_KEY_MAX], uint16_t shard, struct slice tenant);
+
+/* An idempotency key, or a body's digest, as it stands in Redis: its first half in hex. */
+#define QUEUE_DIGEST_HEX 32
+void queue_digest_hex(char out[QUEUE_DIGEST_HEX + 1], const uint8_t digest[32]);
+
+/* The shard that a message of this idempotency key belongs to. */
+uint16_t queue_key_shard(const uint8_t key[32], uint16_t shards);
+/* The shard that a tenant's lists and counts are in. */
+uint16_t queue_tenant_shard(struct slice tenant, uint16_t shards);
+
+/* The text of queue/lua, built in; for FUNCTION LOAD REPLACE. */
 extern const char queue_lua[];
 extern const size_t queue_lua_len;

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the Lua library as a C file: queue_lua and queue_lua_len of queue/schema.h.
 
-usage: embed.py kilat.lua queue_lua.c
+usage: embed.py kilat.lua enqueue.lua ... queue_lua.c     the sources in the order of the library
 """
 import sys
 
-with open(sys.argv[1], "rb") as source:
-    text = source.read()
+text = b""
+for name in sys.argv[1:-1]:
+    with open(name, "rb") as source:
+        text += source.read() + b"\n"
 
-with open(sys.argv[2], "w", encoding="ascii") as out:
-    out.write("/* Made from queue/lua/kilat.lua; do not edit. */\n")
+with open(sys.argv[-1], "w", encoding="ascii") as out:
+    out.write("/* Made from queue/lua; do not edit. */\n")
     out.write('#include "queue/schema.h"\n\nconst char queue_lua[] = {\n')
     for start in range(0, len(text), 16):
         out.write("    " + " ".join(f"{byte}," for byte in text[start : start + 16]) + "\n")

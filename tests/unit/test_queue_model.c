@@ -69,25 +69,70 @@ static void say_id(struct words *w)
 static void say_item(struct words *w)
 {
     uint32_t dest = chance(3);
-    say(w, "%c\td%u.example\t%u\t1000\t2000\t\t0\t9\t0", "ubn"[chance(3)], dest, chance(9));
+    say(w, "%c\td%u.example\t%u\t1000\t2000\t\t0\t9\t0", "ubn"[chance(3)], dest, chance(2));
 }
 
-static void say_enq(struct words *w)
+/* One message: its deliveries, each in a place of its own. */
+static void say_mail(struct words *w, uint32_t n)
 {
-    static const char *const modes[] = { "L", "L", "L", "R", "R", "H" };
-    uint32_t n = chance(MESSAGES), copies = n % 2 ? 1 : 3;
-    say_worker(w);
-    say_ms(w, 8);
-    say(w, "%u", copies);
+    static const char *const modes[] = { "L", "L", "L", "R", "R", "H", "S1", "S9999999999999" };
+    uint32_t copies = n % 2 ? 1 : 3;
     for (uint32_t k = 0; k < copies; k++) {
         if (copies == 1)
             say(w, "m%019u", n);
         else
             say(w, "m%019u/%u", n, k);
         say_item(w);
-        say(w, "%s", modes[chance(6)]);
+        say(w, "%s", modes[chance(8)]);
         say(w, "%u", copies > 1 && k == 0 ? copies : 0);
         say(w, "0");
+    }
+}
+
+/* Few keys and fewer bodies, so that they meet. */
+static void say_key(struct words *w, uint32_t n)
+{
+    say(w, "m%019u", n);
+    say(w, "%02x", chance(4));
+    say(w, "%02x", chance(4) == 0);
+}
+
+/* One message or two, with a key or without. */
+static void say_enq(struct words *w)
+{
+    uint32_t n = chance(MESSAGES), more = (n + 1) % MESSAGES;
+    bool is_two = chance(3) == 0, is_keyed = chance(2), is_first = chance(2), is_second = chance(2);
+    say_worker(w);
+    say_ms(w, 8);
+    say(w, "%u", (n % 2 ? 1 : 3) + (is_two ? (more % 2 ? 1 : 3) : 0));
+    say_mail(w, n);
+    if (is_two)
+        say_mail(w, more);
+    if (!is_keyed || (!is_first && !(is_two && is_second)))
+        return;
+    say(w, "%d", LONG_MS);
+    if (is_first)
+        say_key(w, n);
+    if (is_two && is_second)
+        say_key(w, more);
+}
+
+/* Withdraws a message as a committer does: all its deliveries; its key may have ended, or not. */
+static void say_withdrawal(struct words *w)
+{
+    uint32_t n = chance(MESSAGES), copies = n % 2 ? 1 : 3, key = chance(4);
+    bool may_have_ended = chance(4) == 0;
+    say_worker(w);
+    for (uint32_t k = 0; k < copies; k++) {
+        if (copies == 1)
+            say(w, "m%019u", n);
+        else
+            say(w, "m%019u/%u", n, k);
+        say_item(w);
+        char *text = w->text[w->count - 1];
+        size_t len = strlen(text);
+        snprintf(text + len, sizeof w->text[0] - len, "\n%02x %s", key,
+                 may_have_ended ? "0" : "9999999999999");
     }
 }
 
@@ -195,14 +240,15 @@ static const struct {
     void (*say)(struct words *w);
     uint32_t weight;
 } calls[] = {
-    { "kilat_enq", say_enq, 24 },        { "kilat_done", say_ids, 12 },
-    { "kilat_retry", say_retry, 10 },    { "kilat_release", say_ids, 6 },
-    { "kilat_dead", say_texts, 4 },      { "kilat_cancel", say_texts, 4 },
-    { "kilat_resplit", say_resplit, 3 }, { "kilat_claim", say_claim, 20 },
-    { "kilat_tick", say_tick, 10 },      { "kilat_beat", say_beat, 8 },
-    { "kilat_bye", say_worker, 2 },      { "kilat_drop", say_message, 3 },
-    { "kilat_hold", say_hold, 2 },       { "kilat_free", say_free, 3 },
-    { "kilat_kick", say_anything, 3 },   { "kilat_revive", say_anything, 3 },
+    { "kilat_enq", say_enq, 24 },          { "kilat_done", say_ids, 12 },
+    { "kilat_cancel", say_withdrawal, 6 }, { "kilat_retry", say_retry, 10 },
+    { "kilat_release", say_ids, 6 },       { "kilat_dead", say_texts, 4 },
+    { "kilat_cancel", say_texts, 4 },      { "kilat_resplit", say_resplit, 3 },
+    { "kilat_claim", say_claim, 20 },      { "kilat_tick", say_tick, 10 },
+    { "kilat_beat", say_beat, 8 },         { "kilat_bye", say_worker, 2 },
+    { "kilat_drop", say_message, 3 },      { "kilat_hold", say_hold, 2 },
+    { "kilat_free", say_free, 3 },         { "kilat_kick", say_anything, 3 },
+    { "kilat_revive", say_anything, 3 },
 };
 
 static size_t pick_call(void)

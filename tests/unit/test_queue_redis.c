@@ -17,6 +17,7 @@
 /* Items: lane, destination, chunks. */
 #define ITEM_OF(lane, dest, chunks) lane "\t" dest "\t0\t1000\t5000\t\t" chunks "\t10\t0"
 #define ITEM                        ITEM_OF("n", "x.example", "0")
+#define TRIED                       "n\tx.example\t1\t1000\t5000\t\t0\t10\t0"
 #define LONG                        "60000"
 
 static struct private_redis server;
@@ -538,7 +539,7 @@ static void everything_scheduled_is_kicked(void **state)
     for (int i = 0; i < 5; i++) {
         snprintf(id, sizeof id, "m%019d", i);
         enqueue(W1, LONG, id, ITEM, "L", "0");
-        FN("retry", W1, id, "60000", ITEM);
+        FN("retry", W1, id, "60000", TRIED);
     }
     expect(FN("kick", "*"), "5");
     expect(FN("kick", "*"), "0");
