@@ -432,6 +432,7 @@ static void test_the_key_type_follows_the_client(void **state)
         expect_cert(c384, store, "a.example", "rsa"); /* our P-256 it cannot check */
         expect_cert(c12, store, "a.example", "rsa");
         expect_cert(c12, store, NULL, "rsa"); /* no name: the default, in the kind that fits */
+        expect_cert(c12, store, "unknown.example", "rsa");
         client_free(c13);
         client_free(c12);
         client_free(c384);
@@ -866,7 +867,7 @@ static size_t allocated(void)
     return mallinfo2().uordblks;
 }
 
-/* An idle session costs at most 4 KiB, connection not included. */
+/* An idle session costs less than 3 KiB, connection not included. */
 static void test_an_idle_session_is_small(void **state)
 {
     enum { SESSIONS = 64 };
@@ -886,7 +887,7 @@ static void test_an_idle_session_is_small(void **state)
         }
         size_t each = (allocated() - before) / SESSIONS;
         print_message("# idle session, %s: %zu octets\n", version ? "TLS 1.2" : "TLS 1.3", each);
-        assert_in_range(each, 1000, 3500);
+        assert_in_range(each, 1000, 3000);
         for (int i = 0; i < SESSIONS; i++)
             tls_session_free(t[i]);
         client_free(c);
