@@ -6,14 +6,12 @@
  * When a link breaks, its connection is closed first; only when its last operation has ended is
  * the machine told, since until then the kernel may still read what the batches point at.
  *
- * Every message in the hands of the committer is a submission: whom to tell, and the entry. When
- * a commit succeeds, the targets that were born leased become deliveries of this worker.
+ * Messages come in by queue_submit.c, large ones' chunks by queue_chunk.c.
  */
-#include "io/drive_queue.h"
 #include "core/base/must.h"
+#include "io/drive_queue_private.h"
 #include "io/drive_relay.h"
 #include "io/drive_submit.h"
-#include "queue/claim.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/un.h>
@@ -23,64 +21,8 @@
 #define ANSWER_MS        5000  /* to connect and to answer the hello */
 #define SILENCE_MS       15000 /* an up link with requests and no octet for this long is dead */
 #define STALL_MS         5000  /* no reply for this long: /readyz says so */
-#define BATCHES_MAX      16    /* batches whose octets may be on their way at once */
-
-enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_HELLO, LINK_UP };
-
-struct link {
-    struct queue_driver *q;
-    const char *name;
-    enum link_state state;
-    struct conn *conn; /* borrowed; NULL when there is none */
-    struct redis_link redis;
-    struct redis_request hello;
-    struct wheel_timer reconnect; /* while DOWN: the next try; while CONNECTING, HELLO: patience */
-    int64_t heard_ms;             /* monotonic; when octets last came, or nothing was awaited */
-    uint32_t pause_ms;
-    bool was_up; /* it has been up once: later ones are reconnects */
-};
-
-struct queue_driver {
-    struct worker *w; /* borrowed */
-    struct committer *committer;
-    struct claimer *claimer;
-    struct link commits, claims;
-    char token[QUEUE_WORKER_LEN + 1];
-    struct list chunks_waiting; /* struct queue_chunk, for the claim link to be up */
-    uint16_t next_shard;
-    bool bye_is_sent;
-    bool is_leaving;      /* the worker ends: no link is made again */
-    uint32_t lease_epoch; /* grows when a lease was lost: what was submitted before is not ours */
-    struct {
-        uint64_t number, end; /* the batch, and the stream offset where it ends */
-    } batches[BATCHES_MAX];   /* sent or being sent, oldest first */
-    uint32_t batch_count;
-};
-
-/* Who waits for a message's verdict. */
-struct queued {
-    struct commit_entry entry;
-    struct queue_driver *q;
-    queue_verdict_fn *fn; /* NULL: forgotten */
-    void *owner;
-    uint32_t lease_epoch; /* the driver's, when it was submitted */
-};
-
-struct queue_chunk {
-    struct redis_request request;
-    struct queue_driver *q;
-    struct chain content; /* a chunk being written, until its reply */
-    queue_chunk_fn *fn;   /* NULL: forgotten */
-    void *owner;
-    char id[QUEUE_ID_LEN + 1];
-    uint32_t n;
-    uint16_t shard;
-    bool is_write;
-    int64_t deadline_ms; /* monotonic: it waits no longer for a link */
-};
 
 static const struct conn_events link_events;
-static void pump_chunks(struct queue_driver *q, int64_t now_ms);
 static void connect_link(struct link *l);
 
 /* --- making ---------------------------------------------------------------------------------- */
@@ -126,6 +68,7 @@ struct queue_driver *queue_new(struct worker *w)
     make_token(q);
     struct commit_config commit = { .shards = w->shards,
                                     .lease_ms = w->cfg->queue.lease_ms,
+                                    .key_ttl_ms = w->cfg->queue.idempotency_ttl_ms,
                                     .metrics = &w->metrics };
     struct claim_config claim = { .shards = w->shards,
                                   .lease_ms = w->cfg->queue.lease_ms,
@@ -149,7 +92,7 @@ void queue_free(struct queue_driver *q)
     q->commits.state = q->claims.state = LINK_DOWN;
     redis_link_lost(&q->commits.redis);
     redis_link_lost(&q->claims.redis);
-    pump_chunks(q, INT64_MAX);
+    queue_pump_chunks(q, INT64_MAX);
     commit_free(q->committer);
     claim_free(q->claimer);
     redis_link_done(&q->commits.redis);
@@ -347,147 +290,6 @@ bool queue_is_up(const struct queue_driver *q)
            commit_age_ms(q->committer, &q->w->now) < STALL_MS;
 }
 
-/* --- messages in ----------------------------------------------------------------------------- */
-
-static void log_accepted(struct queue_driver *q, const struct message *m, uint32_t deliveries)
-{
-    struct log *log = &q->w->log;
-    log_begin(log, LOG_INFO, m->flags & MESSAGE_BOUNCE ? "bounce.queued" : "msg.accepted");
-    log_cstr(log, "id", m->id);
-    log_str(log, "from", m->sender);
-    log_num(log, "rcpts", m->rcpt_count);
-    log_str(log, "rcpt", m->rcpts[0].address);
-    log_num(log, "size", (int64_t)m->size);
-    log_num(log, "deliveries", deliveries);
-    log_str(log, "client", m->client);
-    log_str(log, "helo", m->helo);
-    log_end(log);
-}
-
-static void count_accepted(struct queue_driver *q, const struct message *m)
-{
-    if (m->flags & MESSAGE_BOUNCE) {
-        metrics_add(&q->w->metrics, METRIC_BOUNCES_SENT_TOTAL, 1);
-        return;
-    }
-    metrics_add(&q->w->metrics, METRIC_ACCEPTED_TOTAL, 1);
-    metrics_add(&q->w->metrics, METRIC_ACCEPTED_BYTES_TOTAL, (int64_t)m->size);
-    metrics_add(&q->w->metrics, METRIC_ACCEPTED_RCPTS_TOTAL, m->rcpt_count);
-}
-
-/* What was born leased is delivered from memory by this worker; unless a lease was lost meanwhile,
- * when nobody knows whether before or after: then it is handed back. */
-static void deliver_leased(struct queue_driver *q, const struct commit_entry *entry, bool is_ours)
-{
-    for (uint32_t k = 0; k < entry->target_count; k++) {
-        const struct commit_target *t = &entry->targets[k];
-        char id[DELIVERY_ID_MAX];
-        if (t->mode != COMMIT_LEASED) {
-            claim_hint(q->claimer);
-            continue;
-        }
-        delivery_id_format(id, entry->message->id, k, entry->target_count);
-        struct delivery *d = delivery_new(entry->message, id, slice_str(t->dest), entry->shard,
-                                          t->rcpts, t->rcpt_count);
-        d->expires_ms = entry->expires_ms;
-        if (is_ours)
-            relay_add(q->w->relay, d);
-        else
-            relay_give_back(q->w->relay, d);
-    }
-}
-
-static void on_verdict(struct commit_entry *entry, enum smtp_verdict verdict)
-{
-    struct queued *s = container_of(entry, struct queued, entry);
-    struct queue_driver *q = s->q;
-    if (verdict == SMTP_QUEUED) {
-        count_accepted(q, entry->message);
-        log_accepted(q, entry->message, entry->target_count);
-        deliver_leased(q, entry, s->lease_epoch == q->lease_epoch);
-    } else {
-        metrics_add(&q->w->metrics, METRIC_COMMIT_FAILED_TOTAL, 1);
-    }
-    if (s->fn)
-        s->fn(s->owner, verdict, entry->message->id);
-    message_unref(entry->message);
-    free(s);
-}
-
-/* Held routes are kept; when this worker can hold no more, the shared queue takes the rest. */
-static enum commit_mode mode_for(const struct queue_driver *q, const struct config_route *route,
-                                 uint32_t room)
-{
-    if (route->relay == RELAY_HOLD)
-        return COMMIT_HELD;
-    return room > 0 && !q->w->is_draining ? COMMIT_LEASED : COMMIT_READY;
-}
-
-static void set_targets(struct queue_driver *q, struct commit_entry *entry)
-{
-    struct message *m = entry->message;
-    struct route_group *groups;
-    uint32_t *unrouted, unrouted_count;
-    size_t n = route_split(q->w->cfg, m, NULL, 0, &m->arena, &groups, &unrouted, &unrouted_count);
-    must(unrouted_count == 0 && n > 0); /* the configuration always has a route "*" */
-    uint32_t room = relay_room(q->w->relay);
-    entry->targets = arena_alloc(&m->arena, n * sizeof *entry->targets);
-    entry->target_count = (uint32_t)n;
-    for (size_t i = 0; i < n; i++) {
-        struct commit_target *t = &entry->targets[i];
-        memcpy(t->dest, groups[i].key, sizeof t->dest);
-        t->mode = mode_for(q, groups[i].route, room > i ? room : 0);
-        t->rcpts = groups[i].rcpts;
-        t->rcpt_count = groups[i].rcpt_count;
-    }
-}
-
-static struct queued *queued_new(struct queue_driver *q, struct message *m, uint16_t shard)
-{
-    struct queued *s = mem_zalloc(sizeof *s);
-    s->q = q;
-    s->lease_epoch = q->lease_epoch;
-    s->entry = (struct commit_entry){
-        .message = m,
-        .shard = shard,
-        .expires_ms = q->w->now.wall_ms + (int64_t)q->w->cfg->retry.expire_ms,
-        .deadline_ms = q->w->now.mono_ms + q->w->cfg->limits.commit_timeout_ms,
-        .done = on_verdict,
-    };
-    list_init(&s->entry.with);
-    set_targets(q, &s->entry);
-    return s;
-}
-
-struct commit_entry *queue_submit(struct queue_driver *q, struct message *m, uint16_t shard,
-                                  queue_verdict_fn *fn, void *owner)
-{
-    struct queued *s = queued_new(q, m, shard);
-    s->fn = fn;
-    s->owner = owner;
-    commit_add(q->committer, &s->entry, &q->w->now);
-    return &s->entry;
-}
-
-void queue_forget(struct commit_entry *entry)
-{
-    container_of(entry, struct queued, entry)->fn = NULL;
-}
-
-void queue_submit_with(struct queue_driver *q, struct message *m, struct commit_finish *with)
-{
-    struct queued *s = queued_new(q, m, with->shard);
-    /* Nobody waits for this verdict; the finish is not done before the bounce is durable. */
-    s->entry.deadline_ms = INT64_MAX;
-    list_push_back(&s->entry.with, &with->node);
-    commit_add(q->committer, &s->entry, &q->w->now);
-}
-
-void queue_finish(struct queue_driver *q, struct commit_finish *f)
-{
-    commit_finish(q->committer, f, &q->w->now);
-}
-
 /* --- claims ---------------------------------------------------------------------------------- */
 
 static void sink_delivery(void *ctx, struct delivery *d)
@@ -533,105 +335,7 @@ bool queue_lease_is_live(const struct queue_driver *q, uint16_t shard)
     return claim_lease_is_live(q->claimer, shard, &q->w->now);
 }
 
-/* --- chunks ---------------------------------------------------------------------------------- */
-
-uint16_t queue_pick_shard(struct queue_driver *q)
-{
-    q->next_shard = (uint16_t)((q->next_shard + 1) % q->w->shards);
-    return q->next_shard;
-}
-
-static void answer_chunk(struct queue_chunk *chunk, const redisReply *reply)
-{
-    bool is_ok = reply && (chunk->is_write ? reply->type == REDIS_REPLY_STATUS
-                                           : reply->type == REDIS_REPLY_STRING);
-    /* What was read, or Redis' words why not. */
-    bool has_words = is_ok ? !chunk->is_write : reply && reply->type == REDIS_REPLY_ERROR;
-    if (chunk->fn)
-        chunk->fn(chunk->owner, is_ok, has_words ? slice_of(reply->str, reply->len) : SLICE_NONE);
-    chain_done(&chunk->content);
-    free(chunk);
-}
-
-/* Both directions may be tried twice; so a chunk whose link was lost waits for the next one. */
-static void on_chunk(struct redis_request *req, const redisReply *reply)
-{
-    struct queue_chunk *chunk = container_of(req, struct queue_chunk, request);
-    if (reply || !chunk->fn)
-        answer_chunk(chunk, reply);
-    else
-        list_push_back(&chunk->q->chunks_waiting, &req->node);
-}
-
-static void send_chunk(struct queue_chunk *chunk)
-{
-    struct queue_driver *q = chunk->q;
-    /* Behind those that wait: chunks of one message are answered in order. */
-    if (q->claims.state != LINK_UP || !list_is_empty(&q->chunks_waiting))
-        list_push_back(&q->chunks_waiting, &chunk->request.node);
-    else if (chunk->is_write)
-        claim_chunk_put(&q->claims.redis, &chunk->request, on_chunk, chunk->shard, chunk->id,
-                        chunk->n, &chunk->content, conn_out(q->claims.conn));
-    else
-        claim_chunk_get(&q->claims.redis, &chunk->request, on_chunk, chunk->shard, chunk->id,
-                        chunk->n, conn_out(q->claims.conn));
-}
-
-/* With the link up all go; without it those whose time is over are answered, at most the given age.
- */
-static void pump_chunks(struct queue_driver *q, int64_t now_ms)
-{
-    struct list waiting, *node;
-    list_init(&waiting);
-    list_append_all(&waiting, &q->chunks_waiting);
-    while ((node = list_pop_front(&waiting))) {
-        struct queue_chunk *chunk =
-            container_of(list_entry(node, struct redis_request, node), struct queue_chunk, request);
-        if (q->claims.state != LINK_UP && (!chunk->fn || chunk->deadline_ms <= now_ms))
-            answer_chunk(chunk, NULL);
-        else
-            send_chunk(chunk);
-    }
-}
-
-static struct queue_chunk *chunk_new(struct queue_driver *q, uint16_t shard, const char *id,
-                                     uint32_t n, queue_chunk_fn *fn, void *owner)
-{
-    struct queue_chunk *chunk = mem_zalloc(sizeof *chunk);
-    chunk->q = q;
-    chunk->shard = shard;
-    memcpy(chunk->id, id, sizeof chunk->id);
-    chunk->n = n;
-    chunk->fn = fn;
-    chunk->owner = owner;
-    chunk->deadline_ms = q->w->now.mono_ms + q->w->cfg->limits.commit_timeout_ms;
-    chain_init(&chunk->content, &q->w->budget);
-    return chunk;
-}
-
-struct queue_chunk *queue_chunk_put(struct queue_driver *q, uint16_t shard, const char *id,
-                                    uint32_t n, struct chain *content, queue_chunk_fn *fn,
-                                    void *owner)
-{
-    struct queue_chunk *chunk = chunk_new(q, shard, id, n, fn, owner);
-    chunk->content = *content;
-    chunk->is_write = true;
-    send_chunk(chunk);
-    return chunk;
-}
-
-struct queue_chunk *queue_chunk_get(struct queue_driver *q, uint16_t shard, const char *id,
-                                    uint32_t n, queue_chunk_fn *fn, void *owner)
-{
-    struct queue_chunk *chunk = chunk_new(q, shard, id, n, fn, owner);
-    send_chunk(chunk);
-    return chunk;
-}
-
-void queue_chunk_forget(struct queue_chunk *chunk)
-{
-    chunk->fn = NULL;
-}
+/* --- what others ask ------------------------------------------------------------------------ */
 
 bool queue_ask(struct queue_driver *q, struct redis_request *req, redis_reply_fn *fn,
                const struct slice *argv, size_t argc)
@@ -672,7 +376,7 @@ void queue_pump(struct queue_driver *q)
     watch_link(&q->commits, q->w->now.mono_ms);
     watch_link(&q->claims, q->w->now.mono_ms);
     pump_commits(q);
-    pump_chunks(q, q->w->now.mono_ms);
+    queue_pump_chunks(q, q->w->now.mono_ms);
     if (q->claims.state == LINK_UP && !q->bye_is_sent)
         claim_pump(q->claimer, &q->claims.redis, q->w->is_draining ? 0 : relay_room(q->w->relay),
                    conn_out(q->claims.conn), &q->w->now);

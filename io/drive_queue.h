@@ -18,11 +18,13 @@ void queue_pump(struct queue_driver *q);  /* at the end of a turn */
 int64_t queue_wake_ms(const struct queue_driver *q);
 bool queue_is_up(const struct queue_driver *q);
 
+/* With SMTP_QUEUED: the id of the message that is queued; when it was sent again under its
+ * idempotency key, that of the first. */
 typedef void queue_verdict_fn(void *owner, enum smtp_verdict verdict, const char *id);
 
 /* Makes a message durable. Takes the caller's reference. The verdict comes once, unless forgotten.
- * shard: COMMIT_ANY_SHARD, or where its chunks are. The result names the submission for
- * queue_forget. */
+ * shard: COMMIT_ANY_SHARD, or where its chunks are: that of its key, when it has one. The result
+ * names the submission for queue_forget. */
 struct commit_entry *queue_submit(struct queue_driver *q, struct message *m, uint16_t shard,
                                   queue_verdict_fn *fn, void *owner);
 /* The owner is gone: no verdict is wanted any more. The message stays. */
@@ -33,8 +35,10 @@ void queue_forget(struct commit_entry *entry);
 void queue_submit_with(struct queue_driver *q, struct message *m, struct commit_finish *with);
 void queue_finish(struct queue_driver *q, struct commit_finish *f);
 
-/* The next shard for a message whose chunks are about to stream. */
+/* The next shard for a message whose chunks are about to stream ... */
 uint16_t queue_pick_shard(struct queue_driver *q);
+/* ... and the only one, when it has an idempotency key. */
+uint16_t queue_shard_of_key(const struct queue_driver *q, const uint8_t key[32]);
 /* A chunk on its way to or from Redis. is_ok: stored, or read (data). Else data holds Redis' words,
  * or nothing when no Redis could be reached within limits.commit_timeout. */
 typedef void queue_chunk_fn(void *owner, bool is_ok, struct slice data);
