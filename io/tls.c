@@ -11,8 +11,8 @@
  * Limits: TLS_OUTPUT_MAX octets of output that nobody takes; then the session fails.
  *
  * What both sides may speak is tls_set_policy: TLS 1.2 and 1.3, AEAD suites with an ephemeral
- * exchange, X25519 and P-256 (P-128). Early data is off, which is BoringSSL's default (P-134), and
- * renegotiation does not exist here.
+ * exchange, X25519 and secp256r1 (P-128). Early data is off, which is BoringSSL's default (P-134),
+ * and renegotiation does not exist here.
  */
 #include "core/base/must.h"
 #include "io/tls_private.h"

@@ -224,10 +224,11 @@ static enum status use_key(const char *cert_path, const char *path, struct slice
                        "%s is not the key of %s: write private keys in the order of certificates",
                        path, cert_path);
     else if (key_kind(key, id) != STATUS_OK)
-        st = fail_with(error, STATUS_BAD,
-                       "%s: this kind of key cannot be served: use ECDSA (P-256, P-384, P-521) or "
-                       "RSA of %d bits or more",
-                       path, RSA_BITS_MIN);
+        st = fail_with(
+            error, STATUS_BAD,
+            "%s: this kind of key cannot be served: use ECDSA (secp256r1, secp384r1, secp521r1) or "
+            "RSA of %d bits or more",
+            path, RSA_BITS_MIN);
     else if (!SSL_CTX_use_PrivateKey(id->ctx, key))
         st = fail_with(error, STATUS_BAD, "%s: %s", path, reason());
     EVP_PKEY_free(key);

@@ -25,7 +25,7 @@ struct cert_wish {
     const char *common_name;
     const char *dns[4];             /* up to the first NULL */
     const char *email;              /* NULL: none */
-    bool is_rsa;                    /* else P-256 */
+    bool is_rsa;                    /* else secp256r1 */
     bool is_authority;              /* may sign others */
     long from_s, until_s;           /* from now; both 0: yesterday to in 30 days */
     const struct made_cert *signer; /* NULL: itself */

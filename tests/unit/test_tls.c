@@ -429,7 +429,7 @@ static void test_the_key_type_follows_the_client(void **state)
         c13->ticket = (SSL_SESSION_free(c13->ticket), NULL);
         c12->ticket = (SSL_SESSION_free(c12->ticket), NULL);
         expect_cert(c13, store, "a.example", "rsa");
-        expect_cert(c384, store, "a.example", "rsa"); /* our P-256 it cannot check */
+        expect_cert(c384, store, "a.example", "rsa"); /* our secp256r1 it cannot check */
         expect_cert(c12, store, "a.example", "rsa");
         expect_cert(c12, store, NULL, "rsa"); /* no name: the default, in the kind that fits */
         expect_cert(c12, store, "unknown.example", "rsa");
