@@ -26,6 +26,7 @@
 #include "core/smtp/message.h"
 #include "core/base/must.h"
 
+#include <endian.h>
 #include <stdlib.h>
 
 #define MAGIC         "K1"
@@ -230,9 +231,12 @@ static char *put_octets(char *to, struct slice octets)
     return to + octets.len;
 }
 
-static char *put_field_head(char *to, enum tag tag, size_t len)
+static inline char *put_field_head(char *to, enum tag tag, size_t len)
 {
-    return put_number(put_number(to, tag, 1), len, 4);
+    uint32_t big_endian = htobe32((uint32_t)len);
+    to[0] = (char)tag;
+    memcpy(to + 1, &big_endian, sizeof big_endian);
+    return to + FIELD_HEAD;
 }
 
 static bool has_dsn(const struct rcpt *rcpt)
@@ -256,7 +260,7 @@ static char *put_rcpt(char *to, const struct rcpt *rcpt)
     return put_octets(put_number(to, rcpt->notify, RCPT_DSN_HEAD), rcpt->orcpt);
 }
 
-static bool is_left_out(const struct message *m, enum tag tag)
+static inline bool is_left_out(const struct message *m, enum tag tag)
 {
     if (!layouts[tag].is_optional)
         return false;
@@ -265,7 +269,7 @@ static bool is_left_out(const struct message *m, enum tag tag)
 }
 
 /* One that is not a recipient's. */
-static size_t field_size(const struct message *m, enum tag tag)
+static inline size_t field_size(const struct message *m, enum tag tag)
 {
     if (is_left_out(m, tag))
         return 0;
@@ -273,7 +277,7 @@ static size_t field_size(const struct message *m, enum tag tag)
            (layouts[tag].kind == KIND_TEXT ? text_of_field(m, tag).len : layouts[tag].octets);
 }
 
-static char *put_field(char *to, const struct message *m, enum tag tag)
+static inline char *put_field(char *to, const struct message *m, enum tag tag)
 {
     if (is_left_out(m, tag))
         return to;
@@ -290,10 +294,18 @@ static bool is_of_rcpts(enum tag tag)
     return layouts[tag].kind == KIND_RCPT || layouts[tag].kind == KIND_RCPT_DSN;
 }
 
+/* Most mail asks for nothing: then none of the optional fields, which come last, is looked at. */
+static enum tag tag_end(const struct message *m)
+{
+    bool asks = m->user.len > 0 || m->envid.len > 0 || m->ret || m->priority || m->hold_until_ms ||
+                m->deliver_by_ms;
+    return asks ? TAG_COUNT : TAG_RCPT_DSN;
+}
+
 static size_t fields_size(const struct message *m)
 {
     size_t size = 0;
-    for (enum tag tag = 1; tag < TAG_COUNT; tag++)
+    for (enum tag tag = 1, end = tag_end(m); tag < end; tag++)
         if (!is_of_rcpts(tag))
             size += field_size(m, tag);
     for (uint32_t i = 0; i < m->rcpt_count; i++)
@@ -303,7 +315,7 @@ static size_t fields_size(const struct message *m)
 
 static char *put_fields(char *to, const struct message *m)
 {
-    for (enum tag tag = 1; tag < TAG_COUNT; tag++)
+    for (enum tag tag = 1, end = tag_end(m); tag < end; tag++)
         if (!is_of_rcpts(tag))
             to = put_field(to, m, tag);
     for (uint32_t i = 0; i < m->rcpt_count; i++)
