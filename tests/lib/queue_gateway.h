@@ -118,7 +118,9 @@ static inline void on_lease_lost(void *ctx, uint16_t shard)
 static inline void gateway_init(struct gateway *g, const char *token, uint32_t lease_ms)
 {
     memset(g, 0, sizeof *g);
-    struct commit_config commit = { .shards = SHARDS, .lease_ms = lease_ms };
+    struct commit_config commit = { .shards = SHARDS,
+                                    .lease_ms = lease_ms,
+                                    .key_ttl_ms = 86400000 };
     struct claim_config claim = { .shards = SHARDS, .lease_ms = lease_ms };
     struct claim_sink sink = { g, on_delivery, on_broken, on_lease_lost, NULL };
     snprintf(commit.worker, sizeof commit.worker, "%s", token);
@@ -196,7 +198,8 @@ static inline void on_verdict(struct commit_entry *entry, enum smtp_verdict verd
     struct message *msg = entry->message;
     m->calls++;
     m->verdict = verdict;
-    for (uint32_t k = 0; k < entry->target_count && verdict == SMTP_QUEUED; k++) {
+    bool is_ours = verdict == SMTP_QUEUED && !entry->first_id[0];
+    for (uint32_t k = 0; k < entry->target_count && is_ours; k++) {
         char id[DELIVERY_ID_MAX];
         if (entry->targets[k].mode != COMMIT_LEASED)
             continue;
@@ -207,8 +210,8 @@ static inline void on_verdict(struct commit_entry *entry, enum smtp_verdict verd
     message_unref(msg);
 }
 
-static inline struct mail *mail_new(struct gateway *g, uint32_t number, size_t size,
-                                    uint32_t targets, enum commit_mode mode)
+static inline struct mail *mail_make(struct gateway *g, uint32_t number, size_t size,
+                                     uint32_t targets, enum commit_mode mode)
 {
     struct mail *m = mem_zalloc(sizeof *m);
     struct message *msg = message_new(&g->budget);
@@ -238,6 +241,13 @@ static inline struct mail *mail_new(struct gateway *g, uint32_t number, size_t s
         m->targets[k].rcpts = rcpts + k;
         m->targets[k].rcpt_count = targets == 1 ? 2 : 1;
     }
+    return m;
+}
+
+static inline struct mail *mail_new(struct gateway *g, uint32_t number, size_t size,
+                                    uint32_t targets, enum commit_mode mode)
+{
+    struct mail *m = mail_make(g, number, size, targets, mode);
     commit_add(g->committer, &m->entry, &g->now);
     return m;
 }

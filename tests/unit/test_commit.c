@@ -744,6 +744,9 @@ static void storm(uint64_t start)
                 list_push_back(&m[mails]->entry.with,
                                &finish_new(&w[works], FINISH_DONE, 0, 1000 + works)->node);
                 works++;
+            } else if (chance(3) == 0) {
+                m[mails]->entry.message->has_key = true;
+                m[mails]->entry.message->key[31] = (uint8_t)chance(256);
             }
             commit_add(s.c, &m[mails]->entry, &s.now);
             mails++;
