@@ -5,9 +5,11 @@
  *     kilat serve -c FILE            run the gateway
  *     kilat check -c FILE            would it start here, and with which kernel features
  *     kilat queue -c FILE COMMAND    look at the queue and act on it
+ *     kilat suppress -c FILE COMMAND keep a tenant's suppression list
  */
 #include "core/base/must.h"
 #include "io/cli.h"
+#include "io/cli_suppress.h"
 #include "io/config_file.h"
 #include "io/node.h"
 #include <stdio.h>
@@ -36,13 +38,15 @@ static const struct {
     { "serve", run_serve, 0, "run the gateway until SIGTERM" },
     { "check", run_check, 0, "check configuration, kernel and Redis; start nothing" },
     { "queue", cli_queue, -1, "list, show, delete, hold, release, retry, dead, revive, stats" },
+    { "suppress", cli_suppress, -1,
+      "add, remove, list, import: addresses a tenant may not send to" },
 };
 
 static int usage(FILE *to, int code)
 {
     fprintf(to, "usage: kilat COMMAND -c FILE [ARGUMENTS]\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        fprintf(to, "  %-6s %s\n", commands[i].name, commands[i].help);
+        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].help);
     fprintf(to, "  --version\n");
     return code;
 }

@@ -10,63 +10,23 @@
  * responsive.
  *
  * To add a command: a row in commands[] and a cmd_* function; its work in Redis is a function of
- * kilat.lua.
+ * lua/operators.lua.
  */
 #include "io/cli.h"
 #include "core/base/must.h"
 #include "core/smtp/queue_id.h"
 #include "io/cli_print.h"
-#include "io/fail.h"
-#include "io/redis_boot.h"
+#include "io/cli_redis.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ARGS_MAX      8
 #define PAGE_ROWS     200
 #define LIST_ROWS     1000
 #define LIST_ROWS_MAX 100000000
 #define COUNTERS_MAX  64
 
-struct cli {
-    const struct config *cfg; /* borrowed */
-    redisContext *redis;
-    long shards;
-    struct buf error; /* one line, when a command failed */
-};
-
 /* ---- Redis ---- */
-
-/* One command; NULL: c->error says why. The caller frees. */
-static redisReply *ask(struct cli *c, int argc, const char **argv)
-{
-    redisReply *r = redisCommandArgv(c->redis, argc, argv, NULL);
-    if (r && r->type != REDIS_REPLY_ERROR)
-        return r;
-    (void)fail_with(&c->error, STATUS_REFUSED, "Redis: %s", r ? r->str : c->redis->errstr);
-    freeReplyObject(r);
-    return NULL;
-}
-
-/* Ends a key as a C string: schema.h gives slices into key. */
-static void set_key(char key[QUEUE_KEY_MAX], struct slice made)
-{
-    must(made.ptr == key && made.len < QUEUE_KEY_MAX);
-    key[made.len] = '\0';
-}
-
-/* A function of kilat.lua on one shard. */
-static redisReply *call(struct cli *c, long shard, const char *function, int argc,
-                        const char *const *args)
-{
-    char key[QUEUE_KEY_MAX];
-    const char *argv[4 + ARGS_MAX] = { "FCALL", function, "1", key };
-    must(argc <= ARGS_MAX);
-    set_key(key, queue_key_counters(key, (uint16_t)shard));
-    for (int i = 0; i < argc; i++)
-        argv[4 + i] = args[i];
-    return ask(c, 4 + argc, argv);
-}
 
 /* Adds up a function's numbers over all shards; `is_paged`: it does a part at a time, until 0. */
 static bool sum(struct cli *c, const char *function, int argc, const char *const *args,
@@ -76,7 +36,7 @@ static bool sum(struct cli *c, const char *function, int argc, const char *const
     for (long shard = 0; shard < c->shards; shard++) {
         long long n;
         do {
-            redisReply *r = call(c, shard, function, argc, args);
+            redisReply *r = cli_call(c, shard, function, argc, args);
             if (!r)
                 return false;
             n = r->type == REDIS_REPLY_INTEGER ? r->integer : 0;
@@ -85,41 +45,6 @@ static bool sum(struct cli *c, const char *function, int argc, const char *const
         } while (is_paged && n > 0);
     }
     return true;
-}
-
-/* Element i of an array as text; empty when it is not there. */
-static struct slice field(const redisReply *row, size_t i)
-{
-    if (row->type != REDIS_REPLY_ARRAY || i >= row->elements ||
-        row->element[i]->type != REDIS_REPLY_STRING)
-        return SLICE_NONE;
-    return slice_of(row->element[i]->str, row->element[i]->len);
-}
-
-static bool connect_queue(struct cli *c, const struct config *cfg)
-{
-    struct redis_address addr = { 0 };
-    if (redis_address_of(cfg, &addr, &c->error) != STATUS_OK)
-        return false;
-    c->redis = redis_connect_blocking(&addr, &c->error);
-    redis_address_done(&addr);
-    if (!c->redis) {
-        if (cfg->redis.mode == REDIS_EMBEDDED &&
-            buf_append(&c->error, SLICE(" (the embedded Redis runs while the gateway does)")) !=
-                STATUS_OK)
-            return false;
-        return false;
-    }
-    const char *argv[] = { "HGET", QUEUE_CFG_KEY, "shards" };
-    redisReply *r = ask(c, 3, argv);
-    if (!r)
-        return false;
-    c->shards = r->type == REDIS_REPLY_STRING ? atol(r->str) : 0;
-    freeReplyObject(r);
-    if (c->shards > 0)
-        return true;
-    (void)fail_with(&c->error, STATUS_MISSING, "there is no queue in this Redis yet");
-    return false;
 }
 
 /* ---- list, dead ---- */
@@ -136,13 +61,14 @@ static bool list_shard(struct cli *c, long shard, const char *state, long *left)
         want = *left < PAGE_ROWS ? *left : PAGE_ROWS;
         snprintf(offset_text, sizeof offset_text, "%ld", offset);
         snprintf(count_text, sizeof count_text, "%ld", want);
-        redisReply *r = call(c, shard, "kilat_list", 3, args);
+        redisReply *r = cli_call(c, shard, "kilat_list", 3, args);
         if (!r)
             return false;
         got = r->type == REDIS_REPLY_ARRAY ? (long)r->elements : 0;
         for (long i = 0; i < got; i++) {
             const redisReply *row = r->element[i];
-            cli_print_row(state, field(row, 0), field(row, 1), field(row, 2), field(row, 3));
+            cli_print_row(state, cli_field(row, 0), cli_field(row, 1), cli_field(row, 2),
+                          cli_field(row, 3));
         }
         freeReplyObject(r);
         offset += got;
@@ -204,8 +130,8 @@ static struct message *read_record(struct cli *c, long shard, struct slice deliv
     char key[QUEUE_KEY_MAX], id[QUEUE_ID_LEN + 1];
     const char *argv[] = { "GET", key };
     snprintf(id, sizeof id, "%.*s", SLICE_ARG(delivery));
-    set_key(key, queue_key_record(key, (uint16_t)shard, id));
-    redisReply *r = ask(c, 2, argv);
+    cli_set_key(key, queue_key_record(key, (uint16_t)shard, id));
+    redisReply *r = cli_ask(c, 2, argv);
     struct message *m = NULL;
     if (r && r->type == REDIS_REPLY_STRING) {
         char *blob = mem_alloc((size_t)r->len + 1);
@@ -221,13 +147,14 @@ static void show_row(struct cli *c, long shard, const redisReply *row)
 {
     char state[16];
     struct chain_budget budget = { .max = SIZE_MAX };
-    snprintf(state, sizeof state, "%.*s", SLICE_ARG(field(row, 0)));
+    snprintf(state, sizeof state, "%.*s", SLICE_ARG(cli_field(row, 0)));
     bool is_dead = strcmp(state, "dead") == 0; /* its info is the reason, not a time */
-    cli_print_row(state, field(row, 1), field(row, 2), is_dead ? SLICE_NONE : field(row, 3),
-                  is_dead ? field(row, 3) : SLICE_NONE);
-    struct message *m = read_record(c, shard, field(row, 1), &budget);
+    cli_print_row(state, cli_field(row, 1), cli_field(row, 2),
+                  is_dead ? SLICE_NONE : cli_field(row, 3),
+                  is_dead ? cli_field(row, 3) : SLICE_NONE);
+    struct message *m = read_record(c, shard, cli_field(row, 1), &budget);
     if (m)
-        cli_print_envelope(m, field(row, 2));
+        cli_print_envelope(m, cli_field(row, 2));
     else
         fputs("    (no readable record)\n", stdout);
     message_unref(m);
@@ -244,7 +171,7 @@ static int cmd_show(struct cli *c, int argc, char **argv)
     const char *args[] = { argv[0] };
     size_t rows = 0;
     for (long shard = 0; shard < c->shards; shard++) {
-        redisReply *r = call(c, shard, "kilat_find", 1, args);
+        redisReply *r = cli_call(c, shard, "kilat_find", 1, args);
         if (!r)
             return CLI_FAILED;
         for (size_t i = 0; r->type == REDIS_REPLY_ARRAY && i < r->elements; i++) {
@@ -264,7 +191,7 @@ static int cmd_delete(struct cli *c, int argc, char **argv)
     const char *args[] = { argv[0] };
     long long dropped = 0, leased = 0;
     for (long shard = 0; shard < c->shards; shard++) {
-        redisReply *r = call(c, shard, "kilat_drop", 1, args);
+        redisReply *r = cli_call(c, shard, "kilat_drop", 1, args);
         if (!r)
             return CLI_FAILED;
         if (r->type == REDIS_REPLY_ARRAY && r->elements == 2) {
@@ -375,7 +302,7 @@ static void add_counters(struct counter *all, size_t *count, const redisReply *r
                       : value->str                       ? atoll(value->str)
                                                          : 0;
         char name[sizeof all->name];
-        snprintf(name, sizeof name, "%.*s", SLICE_ARG(field(r, i)));
+        snprintf(name, sizeof name, "%.*s", SLICE_ARG(cli_field(r, i)));
         size_t at = 0;
         while (at < *count && strcmp(all[at].name, name) != 0)
             at++;
@@ -396,9 +323,9 @@ static int cmd_stats(struct cli *c, int argc, char **argv)
     for (long shard = 0; shard < c->shards; shard++) {
         char key[QUEUE_KEY_MAX];
         const char *get[] = { "HGETALL", key };
-        set_key(key, queue_key_counters(key, (uint16_t)shard));
-        redisReply *r = call(c, shard, "kilat_count", 0, NULL);
-        redisReply *counters = r ? ask(c, 2, get) : NULL;
+        cli_set_key(key, queue_key_counters(key, (uint16_t)shard));
+        redisReply *r = cli_call(c, shard, "kilat_count", 0, NULL);
+        redisReply *counters = r ? cli_ask(c, 2, get) : NULL;
         if (counters) {
             add_counters(now, &now_count, r);
             add_counters(ever, &ever_count, counters);
@@ -493,16 +420,13 @@ static bool args_fit(enum arg_kind kind, int argc, char **argv)
 
 static int run(const struct config *cfg, size_t which, int argc, char **argv)
 {
-    struct cli c = { .cfg = cfg };
+    struct cli c;
     int rc = CLI_FAILED;
-    buf_init(&c.error, 4096);
-    if (connect_queue(&c, cfg))
+    if (cli_connect(&c, cfg))
         rc = commands[which].run(&c, argc, argv);
     if (c.error.len > 0)
         fprintf(stderr, "kilat queue: %.*s\n", SLICE_ARG(buf_slice(&c.error)));
-    if (c.redis)
-        redisFree(c.redis);
-    buf_done(&c.error);
+    cli_close(&c);
     /* A full disk behind `> file` must not look like success. */
     if (fflush(stdout) != 0 && rc == CLI_OK)
         rc = CLI_FAILED;

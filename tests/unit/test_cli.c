@@ -50,6 +50,10 @@ static void put_record(struct fixture *f, const char *shard, const char *id)
     m->sender = SLICE("from@example.net");
     m->helo = SLICE("client\033[31m.example");
     m->client = SLICE("192.0.2.7");
+    m->tenant = SLICE("acme");
+    m->user = SLICE("ann@acme.test");
+    m->priority = 6;
+    m->hold_until_ms = 4102444800000;
     m->accepted_ms = 1700000000000;
     m->size = 4321;
     message_add_rcpt(m, SLICE("first@example.org"), SLICE("example.org"));
@@ -213,6 +217,32 @@ static void list_shows_every_state(void **state)
     assert_string_equal(f->err, "");
 }
 
+/* Mail that its sender holds back, of a tenant's user: until when, whose, how urgent. */
+static void held_back_mail_is_told_apart(void **state)
+{
+    struct fixture *f = *state;
+    const char *id = f->ids[SCHEDULED];
+    TELL(f, "FCALL", "kilat_drop", "1", "{q1}n", id);
+    TELL(f, "FCALL", "kilat_enq", "1", "{q1}n", "workerworker0001", "60000", "1", id,
+         "u\tslow.example\t0\t1700000000000\t1700432000000\tacme\t0\t4321\t0", "S4102444800000",
+         "0", "0");
+    put_record(f, "q1", id);
+    assert_int_equal(run(f, "list scheduled"), CLI_OK);
+    check_has(f->out, "held back until 2100-01-01T00:00:00.000Z");
+    check_has(f->out, " urgent ");
+    check_has(f->out, " acme ");
+    assert_int_equal(run_id(f, "show", SCHEDULED), CLI_OK);
+    check_has(f->out, "tenant     acme\n");
+    check_has(f->out, "user       ann@acme.test\n");
+    check_has(f->out, "priority   6\n");
+    check_has(f->out, "hold until 2100-01-01T00:00:00.000Z\n");
+    check_has(f->out, "lane       urgent\n");
+    assert_int_equal(run(f, "retry all"), CLI_OK);
+    check_has(f->out, "0 deliveries"); /* it did not fail: it waits */
+    assert_int_equal(run_id(f, "retry", SCHEDULED), CLI_OK);
+    check_has(f->out, "1 deliveries");
+}
+
 static void list_can_be_narrowed(void **state)
 {
     struct fixture *f = *state;
@@ -373,17 +403,12 @@ static void absent_redis_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_QUEUE(list_shows_every_state),
-        WITH_QUEUE(list_can_be_narrowed),
-        WITH_QUEUE(list_turns_pages),
-        WITH_QUEUE(show_tells_the_envelope),
-        WITH_QUEUE(delete_ends_all_but_the_leased),
-        WITH_QUEUE(hold_and_release),
-        WITH_QUEUE(retry_makes_due),
-        WITH_QUEUE(revive_brings_back),
-        WITH_QUEUE(stats_add_up),
-        WITH_QUEUE(misuse_shows_the_usage),
-        WITH_QUEUE(absent_redis_is_told),
+        WITH_QUEUE(list_shows_every_state),  WITH_QUEUE(held_back_mail_is_told_apart),
+        WITH_QUEUE(list_can_be_narrowed),    WITH_QUEUE(list_turns_pages),
+        WITH_QUEUE(show_tells_the_envelope), WITH_QUEUE(delete_ends_all_but_the_leased),
+        WITH_QUEUE(hold_and_release),        WITH_QUEUE(retry_makes_due),
+        WITH_QUEUE(revive_brings_back),      WITH_QUEUE(stats_add_up),
+        WITH_QUEUE(misuse_shows_the_usage),  WITH_QUEUE(absent_redis_is_told),
     };
     return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
 }
