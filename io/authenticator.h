@@ -9,6 +9,9 @@
  * client address and per user, for all nodes together; with Redis out of reach the answer is DOWN
  * for users in Redis, and counting rests for users in a file. Every refusal takes
  * auth.failure_delay.
+ *
+ * Metrics auth_ok_total and auth_failed_total, and the log's auth.failed, are counted and written
+ * here, once for each question that lets in or refuses.
  */
 #include "core/smtp/account.h"
 #include "io/worker.h"
@@ -18,7 +21,11 @@ struct auth_shared; /* of the process: the users file, the token keys, the helpe
 /* Error: what is wrong in which file and line. */
 NODISCARD enum status auth_shared_new(const struct config *cfg, struct auth_shared **out,
                                       struct buf *error);
-void auth_shared_free(struct auth_shared *s); /* after the last worker */
+void auth_shared_free(struct auth_shared *s); /* after the last worker; NULL is harmless */
+/* Before the workers: takes the secret that all nodes of this Redis share, so that users who do not
+ * exist look the same everywhere (P-148). Blocks. */
+NODISCARD enum status auth_shared_adopt(struct auth_shared *s, const struct redis_address *addr,
+                                        struct buf *error);
 /* Reads the files again; what was loaded stays when they are bad. */
 NODISCARD enum status auth_shared_reload(struct auth_shared *s, struct buf *error);
 bool auth_shared_has_changed(const struct auth_shared *s);

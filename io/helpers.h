@@ -10,6 +10,7 @@
 #include "core/base/status.h"
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 
 struct helper_inbox { /* one per worker */
     pthread_mutex_t lock;

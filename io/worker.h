@@ -16,11 +16,14 @@
 #include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "io/conn.h"
+#include "io/helpers.h"
 #include "io/log_sink.h"
 #include "io/redis_boot.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct auth_shared;
+struct authenticator;
 struct submit_driver;
 struct queue_driver;
 struct relay_driver;
@@ -39,6 +42,7 @@ struct worker {
     const struct redis_address *redis; /* borrowed */
     uint16_t shards;
     struct tls_store *tls;             /* borrowed; NULL: no listener encrypts */
+    struct auth_shared *auth_shared;   /* borrowed; NULL: no listener has AUTH */
     _Atomic uint32_t *tenant_sessions; /* borrowed; of the process, one for each tenant */
     int log_fd;                        /* borrowed */
     struct worker_listener *listeners; /* owned */
@@ -53,6 +57,8 @@ struct worker {
     struct log_sink sink;
     struct chain_budget budget;
     struct conn_table conns;
+    struct helper_inbox inbox;
+    struct authenticator *auth; /* owned; NULL: no listener has AUTH */
     struct submit_driver *submit;
     struct queue_driver *queue;
     struct relay_driver *relay;

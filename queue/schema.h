@@ -22,7 +22,9 @@
  *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
  *     s:<tenant>   hash: canonical address -> reason; its suppression list
  *     a:<tenant>:..  string, TTL: recipients of late (lua/policy.lua)
- * and {cfg} holds the shard count and the schema version.
+ * {cfg} holds the shard count, the schema version and a secret of authentication, and beside it are
+ *     {cfg}users         hash: name -> line of core/smtp/account.h
+ *     {cfg}af:.., ak:..  strings, TTL: failed logins, and where users are known (lua/auth.lua)
  *
  * A delivery id is the queue id, or "<queue id>/<k>" for one of several destinations.
  */
@@ -32,6 +34,7 @@
 
 #define QUEUE_SCHEMA_VERSION 1
 #define QUEUE_CFG_KEY        "{cfg}"
+#define QUEUE_USERS_KEY      "{cfg}users"
 #define QUEUE_WORKER_LEN     16 /* characters of a worker token, [0-9a-f] */
 #define QUEUE_KEY_MAX        320
 #define QUEUE_ITEM_MAX       (1024 * 1024) /* 100,000 recipients, every other one */
