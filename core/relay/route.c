@@ -9,10 +9,14 @@
  *
  * Groups come in the order of their first recipient, recipients within a group in the given order.
  *
+ * A domain in U-labels has the routes and the key of its A-labels. One that has none (idn.h) is
+ * like no domain at all.
+ *
  * To add a kind of route: enum relay_kind, its sign in route_dest_key, its case in route_of_key.
  */
 #include "core/relay/route.h"
 #include "core/base/must.h"
+#include "core/smtp/idn.h"
 #include <stdlib.h>
 
 /* The key of a domain that is not there (bare postmaster) under an MX route: the root, which has no
@@ -37,6 +41,16 @@ static bool matches(struct slice pattern, struct slice domain)
     return domain.len > 0 && slice_eq_nocase(pattern, domain);
 }
 
+/* The domain as DNS has it: itself when it is ASCII, else its A-labels, written to out; empty when
+ * it has none (P-71, P-215). */
+static struct slice ascii_domain(struct slice domain, char out[IDN_ASCII_MAX])
+{
+    size_t len;
+    if (!idn_is_needed(domain))
+        return domain;
+    return idn_to_ascii(domain, out, &len) ? slice_of(out, len) : SLICE_NONE;
+}
+
 /* An exact pattern beats any wildcard, a longer wildcard a shorter one. */
 static size_t rank(struct slice pattern)
 {
@@ -45,8 +59,10 @@ static size_t rank(struct slice pattern)
 
 const struct config_route *route_find(const struct config *cfg, struct slice domain)
 {
+    char ascii[IDN_ASCII_MAX];
     const struct config_route *best = NULL;
     size_t best_rank = 0;
+    domain = ascii_domain(domain, ascii);
     for (size_t i = 0; i < cfg->route_count; i++) {
         struct slice pattern = slice_str(cfg->routes[i].pattern);
         if (matches(pattern, domain) && rank(pattern) > best_rank) {
@@ -95,8 +111,11 @@ static char key_octet(char c)
 size_t route_dest_key(const struct config_route *route, struct slice domain, char out[DEST_KEY_MAX])
 {
     static const char signs[] = { [RELAY_SMARTHOST] = '@', [RELAY_HOLD] = '!' };
-    struct slice name = domain.len > 0 ? domain : SLICE(KEY_NO_DOMAIN);
+    char ascii[IDN_ASCII_MAX];
+    struct slice name = ascii_domain(domain, ascii);
     size_t len = 0;
+    if (name.len == 0)
+        name = SLICE(KEY_NO_DOMAIN);
     if (route->relay != RELAY_MX) {
         out[len++] = signs[route->relay];
         name = slice_str(route->pattern);
@@ -156,16 +175,24 @@ static int compare_runs(const void *left, const void *right)
     return by_number(a->position, b->position);
 }
 
+/* So that both ways to write a domain are one destination. */
+static struct slice lasting_domain(struct slice domain, struct arena *arena)
+{
+    char out[IDN_ASCII_MAX];
+    struct slice ascii = ascii_domain(domain, out);
+    return ascii.ptr == out ? arena_copy(arena, ascii) : ascii;
+}
+
 /* Fills places with the routed recipients; the others go to *unrouted. Returns how many places. */
 static uint32_t find_places(const struct config *cfg, const struct message *m,
-                            const uint32_t *rcpts, uint32_t rcpt_count, struct place *places,
-                            uint32_t *unrouted, uint32_t *unrouted_count)
+                            const uint32_t *rcpts, uint32_t rcpt_count, struct arena *arena,
+                            struct place *places, uint32_t *unrouted, uint32_t *unrouted_count)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < rcpt_count; i++) {
         uint32_t rcpt = rcpts ? rcpts[i] : i;
         must(rcpt < m->rcpt_count);
-        struct slice domain = m->rcpts[rcpt].domain;
+        struct slice domain = lasting_domain(m->rcpts[rcpt].domain, arena);
         const struct config_route *route = route_find(cfg, domain);
         if (!route) {
             unrouted[(*unrouted_count)++] = rcpt;
@@ -226,7 +253,8 @@ size_t route_split(const struct config *cfg, struct message *m, const uint32_t *
     struct place *places = mem_alloc((rcpt_count + 1) * sizeof *places);
     *unrouted = arena_alloc(arena, rcpt_count * sizeof **unrouted);
     *unrouted_count = 0;
-    uint32_t count = find_places(cfg, m, rcpts, rcpt_count, places, *unrouted, unrouted_count);
+    uint32_t count =
+        find_places(cfg, m, rcpts, rcpt_count, arena, places, *unrouted, unrouted_count);
     size_t group_count = group_places(places, count, arena, groups);
     free(places);
     return group_count;

@@ -6,7 +6,8 @@
  * The most specific pattern wins: "example.org", then "*.example.org" (any depth), then "*".
  * Everything that shares a next hop shares a destination, named by a key:
  *     "example.org"   MX delivery for that domain (lower case)
- *     "."             the same for bare postmaster, which has no domain: the root has no MX
+ *     "."             the same for bare postmaster, which has no domain, and for a domain in
+ *                     U-labels that has no A-labels: the root has no MX
  *     "@PATTERN"      the smarthost of the route with that pattern
  *     "!PATTERN"      held by the route with that pattern
  * Keys hold printable ASCII without space; they are names in Redis and in `kilat queue`.
@@ -16,7 +17,8 @@
 
 #define DEST_KEY_MAX 272
 
-/* The route for a domain ("" for bare postmaster: matches "*" only); NULL: none matches. */
+/* The route for a domain, in U-labels or A-labels ("" for bare postmaster: matches "*" only); NULL:
+ * none matches. */
 const struct config_route *route_find(const struct config *cfg, struct slice domain);
 /* Finds the route a key names; for MX keys the route of that domain. NULL: the configuration no
  * longer has it. */
