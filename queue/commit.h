@@ -10,8 +10,9 @@
  * after COMMIT_FINISH_DELAY_MS or COMMIT_FINISH_COUNT of them.
  *
  * A batch: MULTI, FCALL kilat_enq (born leased), SET b:<id> ... XX for each message, FCALL
- * kilat_done / _retry / _release / ... for finished work, EXEC. A batch enqueues into one shard,
- * rotating; finishes of every shard ride along (of the same shard only, when clustered).
+ * kilat_done / _retry / _release / ... for finished work, EXEC. Messages that may go to any shard
+ * go to one, rotating; those that are bound to others, and finishes of every shard, ride along
+ * (those of the same shard only, when clustered).
  *
  * A lost link leaves a batch's fate unknown: after commit_link_up its messages are sent again under
  * the same ids, and the enqueue function is idempotent by id. An entry that outlives its deadline

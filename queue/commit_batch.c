@@ -36,12 +36,13 @@ static const struct {
 
 /* --- life ------------------------------------------------------------------------------------ */
 
-struct commit_batch *batch_new(struct committer *c, uint32_t slots_max)
+struct commit_batch *batch_new(struct committer *c, uint32_t slots_max, uint16_t runs_max)
 {
     struct commit_batch *b = mem_zalloc(sizeof *b);
     b->committer = c;
     b->slots_max = slots_max;
     b->slots = slots_max ? mem_zalloc(slots_max * sizeof *b->slots) : NULL;
+    b->runs = runs_max ? mem_zalloc(runs_max * sizeof *b->runs) : NULL;
     list_init(&b->calls);
     list_init(&b->node);
     return b;
@@ -58,6 +59,7 @@ void batch_free(struct commit_batch *b)
     for (uint32_t i = 0; i < b->slot_count; i++)
         message_unref(b->slots[i].message);
     free(b->slots);
+    free(b->runs);
     free(b);
 }
 
@@ -186,39 +188,40 @@ static void put_key(const struct message *m, struct gather *out)
     redis_arg(out, slice_str(hex));
 }
 
-static void put_keys(const struct commit_batch *b, const struct commit_config *cfg,
-                     struct gather *out)
+static void put_keys(const struct commit_slot *slots, uint32_t count,
+                     const struct commit_config *cfg, struct gather *out)
 {
     redis_arg_num(out, (int64_t)cfg->key_ttl_ms);
-    for (uint32_t i = 0; i < b->slot_count; i++)
-        if (b->slots[i].message->has_key)
-            put_key(b->slots[i].message, out);
+    for (uint32_t i = 0; i < count; i++)
+        if (slots[i].message->has_key)
+            put_key(slots[i].message, out);
 }
 
-static void put_enqueue(const struct commit_batch *b, const struct commit_config *cfg,
-                        const char *scratch, const struct commit_span *spans, struct gather *out)
+static void put_enqueue(const struct commit_batch *b, const struct commit_run *run,
+                        const struct commit_config *cfg, const char *scratch,
+                        const struct commit_span *spans, struct gather *out)
 {
+    const struct commit_slot *slots = b->slots + run->first_slot;
     size_t keyed = 0;
-    for (uint32_t i = 0; i < b->slot_count; i++)
-        keyed += b->slots[i].message->has_key;
-    begin_fcall(out, SLICE("kilat_enq"), b->shard, cfg,
-                2 + 5 * (size_t)b->deliveries + (keyed ? 1 + 3 * keyed : 0));
+    for (uint32_t i = 0; i < run->slot_count; i++)
+        keyed += slots[i].message->has_key;
+    begin_fcall(out, SLICE("kilat_enq"), run->shard, cfg,
+                2 + 5 * (size_t)run->deliveries + (keyed ? 1 + 3 * keyed : 0));
     redis_arg_num(out, cfg->lease_ms);
-    redis_arg_num(out, b->deliveries);
-    for (uint32_t i = 0; i < b->slot_count; i++)
-        put_deliveries(&b->slots[i], scratch, spans, out);
+    redis_arg_num(out, run->deliveries);
+    for (uint32_t i = 0; i < run->slot_count; i++)
+        put_deliveries(&slots[i], scratch, spans, out);
     if (keyed)
-        put_keys(b, cfg, out);
+        put_keys(slots, run->slot_count, cfg, out);
 }
 
-static void put_record(const struct commit_batch *b, const struct commit_slot *slot,
-                       struct slice envelope, struct gather *out)
+static void put_record(const struct commit_slot *slot, struct slice envelope, struct gather *out)
 {
     const struct message *m = slot->message;
     char key[QUEUE_KEY_MAX];
     redis_command_begin(out, 5);
     redis_arg(out, SLICE("SET"));
-    redis_arg(out, queue_key_record(key, b->shard, m->id));
+    redis_arg(out, queue_key_record(key, slot->shard, m->id));
     redis_arg_open(out, envelope.len + (m->blob ? m->body.len : m->content.len));
     gather_copy(out, envelope);
     if (m->blob)
@@ -253,13 +256,14 @@ uint32_t batch_encode_transaction(const struct commit_batch *b, const struct com
                                   struct gather *out)
 {
     gather_copy(out, SLICE("*1\r\n$5\r\nMULTI\r\n"));
-    put_enqueue(b, cfg, scratch, spans, out);
+    for (uint16_t i = 0; i < b->run_count; i++)
+        put_enqueue(b, &b->runs[i], cfg, scratch, spans, out);
     for (uint32_t i = 0; i < b->slot_count; i++)
-        put_record(b, &b->slots[i], span_text(scratch, spans[b->slots[i].first_span]), out);
+        put_record(&b->slots[i], span_text(scratch, spans[b->slots[i].first_span]), out);
     list_for_each (node, &b->calls)
         batch_encode_call(list_entry(node, struct commit_call, node), cfg, out);
     gather_copy(out, SLICE("*1\r\n$4\r\nEXEC\r\n"));
-    return 1 + 1 + b->slot_count + b->call_count + 1;
+    return 1 + b->run_count + b->slot_count + b->call_count + 1;
 }
 
 /* --- what Redis said ------------------------------------------------------------------------- */
@@ -370,11 +374,11 @@ enum batch_result batch_read(struct commit_batch *b, const redisReply *reply)
     if (reply->type == REDIS_REPLY_ERROR || reply->type == REDIS_REPLY_NIL)
         return read_refusal(b, reply);
     if (reply->type != REDIS_REPLY_ARRAY ||
-        reply->elements != 1 + (size_t)b->slot_count + b->call_count)
+        reply->elements != b->run_count + (size_t)b->slot_count + b->call_count)
         return BATCH_UNKNOWN;
-    const redisReply *enqueued = reply->element[0];
     for (uint32_t i = 0; i < b->slot_count; i++) {
-        b->slots[i].fate = fate_of(&b->slots[i], enqueued, reply->element[1 + i]);
+        const redisReply *enqueued = reply->element[b->slots[i].run];
+        b->slots[i].fate = fate_of(&b->slots[i], enqueued, reply->element[b->run_count + i]);
         if (b->slots[i].fate == SLOT_QUEUED && enqueued->element[1]->elements > 0)
             note_elsewhere(&b->slots[i], enqueued->element[1]);
     }
@@ -384,5 +388,5 @@ enum batch_result batch_read(struct commit_batch *b, const redisReply *reply)
 const redisReply *batch_call_reply(const struct commit_batch *b, uint32_t n,
                                    const redisReply *reply)
 {
-    return reply->element[1 + (size_t)b->slot_count + n];
+    return reply->element[b->run_count + (size_t)b->slot_count + n];
 }

@@ -29,8 +29,16 @@ enum slot_fate {
 struct commit_slot {
     struct commit_entry *entry; /* NULL: it was answered at its deadline */
     struct message *message;    /* one reference */
-    uint32_t first_span;        /* its envelope, then its items; only while encoding */
-    enum slot_fate fate;        /* with the reply */
+    uint16_t shard;
+    uint16_t run;        /* which of the batch's runs it is in */
+    uint32_t first_span; /* its envelope, then its items; only while encoding */
+    enum slot_fate fate; /* with the reply */
+};
+
+/* Slots of one shard, side by side: one FCALL kilat_enq. */
+struct commit_run {
+    uint16_t shard;
+    uint32_t first_slot, slot_count, deliveries;
 };
 
 /* One FCALL that finishes work. */
@@ -51,15 +59,16 @@ struct commit_batch {
     struct committer *committer;  /* borrowed */
     uint64_t number;
     int64_t sealed_ms; /* monotonic */
-    uint16_t shard;    /* of the messages */
     bool is_transaction;
     struct commit_slot *slots; /* owned */
-    uint32_t slot_count, slots_max, deliveries;
+    uint32_t slot_count, slots_max;
+    struct commit_run *runs; /* owned; at least one in a transaction, each with a slot */
+    uint16_t run_count;
     struct list calls;   /* owned */
     uint32_t call_count; /* calls without an answer */
 };
 
-struct commit_batch *batch_new(struct committer *c, uint32_t slots_max);
+struct commit_batch *batch_new(struct committer *c, uint32_t slots_max, uint16_t runs_max);
 void batch_free(struct commit_batch *b); /* drops its messages; calls must hold no finishes */
 struct commit_call *batch_add_call(struct commit_batch *b, enum commit_finish_kind kind,
                                    uint16_t shard);

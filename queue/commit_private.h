@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * commit_private - the committer's inside, shared by commit.c (life of entries and finishes) and
- * commit_seal.c (what goes into a batch).
+ * commit_private - the committer's inside, shared by commit.c (what waits), commit_seal.c (what
+ * goes into a batch) and commit_answer.c (what becomes of it).
  */
 #include "queue/commit_batch.h"
 
@@ -53,3 +53,17 @@ struct commit_batch *commit_seal_finishes(struct committer *c);
 void commit_take(struct committer *c, struct commit_entry *entry);
 /* Gives an entry that is on no list its answer; its owner has it then. */
 void commit_answer(struct committer *c, struct commit_entry *entry, enum smtp_verdict verdict);
+
+/* One more failed try, or a success. */
+void commit_backoff_fail(struct backoff *b, int64_t now_ms);
+void commit_backoff_reset(struct backoff *b);
+/* An entry that was in a batch waits again, before all that came later. */
+void commit_put_back(struct committer *c, struct commit_entry *entry);
+/* Finishes, of one kind, join those that wait for the shard. */
+void commit_add_finishes(struct committer *c, uint16_t shard, enum commit_finish_kind kind,
+                         struct list *finishes, uint32_t count, bool to_front);
+/* Takes back what may be stored of an entry that is about to get no. */
+void commit_withdraw(struct committer *c, const struct commit_entry *entry);
+/* A transaction, or a call alone, was answered. */
+void commit_on_transaction(struct redis_request *req, const redisReply *reply);
+void commit_on_call(struct redis_request *req, const redisReply *reply);

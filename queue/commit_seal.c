@@ -2,10 +2,11 @@
 /*
  * commit_seal - what goes into the next batch.
  *
- * Messages first: those that are bound to the batch's shard, then any. Shards take turns, one per
- * batch, so that batches stay full however many shards there are. Then finished work joins, of all
- * shards in turn, or of the batch's own when Redis is a cluster, where a transaction lives on one
- * node.
+ * Messages first: those that are bound to a shard, by their chunks, their idempotency key or an
+ * earlier try, then any. Shards take turns to be the first, one per batch. A batch is one
+ * transaction whatever shards are in it, each with its own kilat_enq, so that batches stay full
+ * however many shards there are; when Redis is a cluster, a transaction lives on one node, and a
+ * batch has one shard. Then finished work joins, of all shards in turn, or of that one.
  *
  * Limits: COMMIT_MESSAGES_MAX, COMMIT_OCTETS_MAX, PARTS_MAX and DELIVERIES_MAX per batch, though a
  * single message may be larger; FINISHES_MAX of finished work, and COMMIT_OCTETS_MAX of its items.
@@ -52,16 +53,21 @@ static bool fits(const struct load *batch, const struct load *more)
                                       batch->deliveries + more->deliveries <= DELIVERIES_MAX);
 }
 
+/* Into the batch's last run. */
 static void put_in_slot(struct committer *c, struct commit_batch *b, struct commit_entry *entry)
 {
+    struct commit_run *run = &b->runs[b->run_count - 1];
     struct commit_slot *slot = &b->slots[b->slot_count++];
     *slot = (struct commit_slot){ .entry = entry,
                                   .message = message_ref(entry->message),
+                                  .shard = run->shard,
+                                  .run = (uint16_t)(run - b->runs),
                                   .first_span = c->span_count };
     c->span_count += 1 + entry->target_count;
-    b->deliveries += entry->target_count;
+    run->slot_count++;
+    run->deliveries += entry->target_count;
     entry->slot = slot;
-    entry->shard = b->shard;
+    entry->shard = run->shard;
 }
 
 /* Moves waiting entries into slots while there is room; false: the batch is full. */
@@ -91,6 +97,31 @@ static bool fill_from(struct committer *c, struct commit_batch *b, struct list *
         put_in_slot(c, b, entry);
     }
     return true;
+}
+
+/* A run without a slot makes room for another shard. */
+static void begin_run(struct commit_batch *b, uint16_t shard)
+{
+    if (b->run_count == 0 || b->runs[b->run_count - 1].slot_count > 0)
+        b->run_count++;
+    b->runs[b->run_count - 1] = (struct commit_run){ .shard = shard, .first_slot = b->slot_count };
+}
+
+/* Messages that are bound to a shard, beginning with this one, then any. */
+static void fill(struct committer *c, struct commit_batch *b, uint16_t first)
+{
+    struct load load = { 0 };
+    uint16_t shards = c->cfg.is_clustered ? 1 : c->cfg.shards;
+    begin_run(b, first);
+    for (uint16_t i = 0; i < shards && (i == 0 || c->fixed_waiting > 0); i++) {
+        uint16_t shard = (uint16_t)((first + i) % c->cfg.shards);
+        if (c->shards[shard].entry_count == 0)
+            continue;
+        begin_run(b, shard);
+        if (!fill_from(c, b, &c->shards[shard].entries, &load))
+            return;
+    }
+    fill_from(c, b, &c->any, &load);
 }
 
 /* The next shard in turn; one that entries are bound to, when there are such. */
@@ -143,8 +174,8 @@ static void take_calls(struct committer *c, struct commit_batch *b)
 {
     uint32_t room = FINISHES_MAX;
     size_t octets = 0;
-    if (b->is_transaction && !list_is_empty(&c->shards[b->shard].turn))
-        take_shard_finishes(c, b, &c->shards[b->shard], &room, &octets);
+    if (b->is_transaction && !list_is_empty(&c->shards[b->runs[0].shard].turn))
+        take_shard_finishes(c, b, &c->shards[b->runs[0].shard], &room, &octets);
     bool is_one_shard = c->cfg.is_clustered && b->is_transaction;
     while (!is_one_shard && !list_is_empty(&c->turns) && room > 0 && octets < COMMIT_OCTETS_MAX) {
         struct shard *s = list_entry(c->turns.next, struct shard, turn);
@@ -160,7 +191,7 @@ static void take_with(struct commit_batch *b, struct commit_slot *slot, uint32_t
     struct list *node;
     while ((node = list_pop_front(&slot->entry->with))) {
         struct commit_finish *f = list_entry(node, struct commit_finish, node);
-        must(f->shard == b->shard);
+        must(f->shard == slot->shard);
         struct commit_call *call = batch_add_call(b, f->kind, f->shard);
         call->with = slot;
         call->count = 1;
@@ -173,14 +204,12 @@ struct commit_batch *commit_seal_transaction(struct committer *c)
 {
     uint32_t slots = c->entries_waiting;
     struct commit_batch *b =
-        batch_new(c, slots < COMMIT_MESSAGES_MAX ? slots : COMMIT_MESSAGES_MAX);
-    struct load load = { 0 };
+        batch_new(c, slots < COMMIT_MESSAGES_MAX ? slots : COMMIT_MESSAGES_MAX, c->cfg.shards);
     b->is_transaction = true;
-    b->shard = pick_shard(c);
     buf_clear(&c->scratch);
     c->span_count = 0;
-    if (fill_from(c, b, &c->shards[b->shard].entries, &load))
-        fill_from(c, b, &c->any, &load);
+    fill(c, b, pick_shard(c));
+    b->run_count -= b->runs[b->run_count - 1].slot_count == 0;
     if (b->slot_count == 0) {
         batch_free(b);
         return NULL;
@@ -194,7 +223,7 @@ struct commit_batch *commit_seal_transaction(struct committer *c)
 
 struct commit_batch *commit_seal_finishes(struct committer *c)
 {
-    struct commit_batch *b = batch_new(c, 0);
+    struct commit_batch *b = batch_new(c, 0, 0);
     take_calls(c, b);
     return b;
 }

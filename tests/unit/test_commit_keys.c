@@ -9,16 +9,22 @@
 #define ID         "m0000000000000000001"
 #define FIRST      "f0000000000000000009"
 
-static void begin(struct scene *s, uint16_t shards)
+static void begin_clustered(struct scene *s, uint16_t shards, bool is_clustered)
 {
     scene_init(s, shards);
     commit_free(s->c);
     struct commit_config cfg = { .shards = shards,
+                                 .is_clustered = is_clustered,
                                  .lease_ms = 5000,
                                  .key_ttl_ms = 86400000,
                                  .worker = WORKER,
                                  .metrics = &s->metrics };
     s->c = commit_new(&cfg);
+}
+
+static void begin(struct scene *s, uint16_t shards)
+{
+    begin_clustered(s, shards, false);
 }
 
 /* A message under a key whose shard is `last`, when there are more than that. */
@@ -122,6 +128,88 @@ static void a_reply_that_makes_no_sense(void **state)
     }
 }
 
+/* One fsync for all of them, whatever shards their keys are in; each shard answers for its own. */
+static void shards_share_a_transaction(void **state)
+{
+    struct scene s;
+    struct mail *m[5];
+    begin(&s, 4);
+    for (uint32_t i = 0; i < 4; i++)
+        m[i] = add_keyed(&s, i, (uint8_t)(i < 2 ? 1 : i));
+    m[4] = add(&s, 4);
+    assert_int_equal(turn(&s, 64), 1);
+    assert_int_equal(fake_transaction(&s.redis), 3 + 5);
+    static const char *const keys[] = { "{q1}n", "{q2}n", "{q3}n" };
+    static const char *const counts[] = { "2", "1", "2" };
+    for (size_t i = 0; i < 3; i++)
+        assert_true(fake_is(unanswered(&s, 1 + i), "FCALL", "kilat_enq", "1", keys[i], WORKER,
+                            "5000", counts[i], NULL));
+    static const char *const replies[] = {
+        NULL,
+        "*3\r\n*0\r\n*0\r\n*2\r\n$20\r\nm0000000000000000002\r\n$0\r\n\r\n",
+        "-ERR user_function: script error\r\n",
+        NULL,
+        NULL,
+        "$-1\r\n",
+        "$-1\r\n",
+        "$-1\r\n"
+    };
+    fake_exec(&s.redis, replies);
+    static const enum smtp_verdict want[] = { SMTP_QUEUED, SMTP_QUEUED, SMTP_KEY_CONFLICT,
+                                              SMTP_NOT_QUEUED, SMTP_NOT_QUEUED };
+    for (int i = 0; i < 5; i++) {
+        expect_verdict(m[i], want[i]);
+        assert_int_equal(m[i]->entry.shard, i < 2 ? 1 : i < 4 ? i : 3);
+        free(m[i]);
+    }
+    s.now.mono_ms += COMMIT_FINISH_DELAY_MS;
+    assert_int_equal(turn(&s, 64), 1);
+    assert_true(fake_is(unanswered(&s, 0), "FCALL", "kilat_cancel", "1", "{q3}n", NULL));
+    fake_answer(&s.redis, "*0\r\n");
+    assert_int_equal(commit_pending(s.c), 0);
+    scene_done(&s);
+}
+
+static void but_not_in_a_cluster(void **state)
+{
+    struct scene s;
+    struct mail *m[3];
+    begin_clustered(&s, 4, true);
+    for (uint32_t i = 0; i < 2; i++)
+        m[i] = add_keyed(&s, i, (uint8_t)(1 + i));
+    m[2] = add(&s, 2);
+    assert_int_equal(turn(&s, 64), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fake_transaction(&s.redis), i == 0 ? 3 : 2);
+        fake_exec(&s.redis, NULL);
+    }
+    for (int i = 0; i < 3; i++) {
+        expect_verdict(m[i], SMTP_QUEUED);
+        assert_int_equal(m[i]->entry.shard, i == 1 ? 2 : 1);
+        free(m[i]);
+    }
+    scene_done(&s);
+}
+
+/* A shard whose messages cannot be queued at all leaves no empty call. */
+static void no_call_without_messages(void **state)
+{
+    struct scene s;
+    begin(&s, 4);
+    struct mail *good = add_keyed(&s, 1, 1), *bad = mail_new(2, 10, 40000);
+    snprintf(bad->targets[0].dest, DEST_KEY_MAX, "has space");
+    bad->entry.shard = 2;
+    commit_add(s.c, &bad->entry, &s.now);
+    assert_int_equal(turn(&s, 1), 1);
+    expect_verdict(bad, SMTP_NOT_QUEUED);
+    assert_int_equal(fake_transaction(&s.redis), 2);
+    fake_exec(&s.redis, NULL);
+    expect_verdict(good, SMTP_QUEUED);
+    free(good);
+    free(bad);
+    scene_done(&s);
+}
+
 static void a_withdrawal_names_the_key(void **state)
 {
     struct scene s;
@@ -189,6 +277,9 @@ int main(void)
         cmocka_unit_test(without_keys_nothing_is_said_of_them),
         cmocka_unit_test(repeats_and_conflicts),
         cmocka_unit_test(a_reply_that_makes_no_sense),
+        cmocka_unit_test(shards_share_a_transaction),
+        cmocka_unit_test(but_not_in_a_cluster),
+        cmocka_unit_test(no_call_without_messages),
         cmocka_unit_test(a_withdrawal_names_the_key),
         cmocka_unit_test(a_repeat_that_comes_too_late),
         cmocka_unit_test(held_back_mail_says_when),
