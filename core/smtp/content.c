@@ -191,6 +191,8 @@ static void set_flags(struct smtp_content *c)
         m->flags |= MESSAGE_DOT_LINES;
     if (c->dot.defects)
         m->flags |= MESSAGE_BINARY; /* only a binary body may have any */
+    if ((c->seen & FIELD_TLS_WAIVED) && !(m->flags & MESSAGE_REQUIRE_TLS))
+        m->flags |= MESSAGE_TLS_OPTIONAL;
     if (c->policy.is_utf8 && (c->header_is_8bit || envelope_is_8bit(m)))
         m->flags |= MESSAGE_UTF8;
 }

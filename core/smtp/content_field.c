@@ -119,9 +119,8 @@ bool content_on_message_id(struct smtp_content *c, struct slice value)
 
 bool content_on_tls_required(struct smtp_content *c, struct slice value)
 {
-    bool is_no = slice_eq_nocase(value_trim(value), SLICE("No"));
-    if (is_no && !(c->message->flags & MESSAGE_REQUIRE_TLS))
-        c->message->flags |= MESSAGE_TLS_OPTIONAL;
+    if (slice_eq_nocase(value_trim(value), SLICE("No")))
+        c->seen |= FIELD_TLS_WAIVED;
     return false;
 }
 

@@ -30,7 +30,8 @@ enum field_bit {
     FIELD_SENDER = 1 << 3,
     FIELD_SUBJECT = 1 << 4,
     FIELD_TO = 1 << 5,
-    FIELD_FROM_MANY = 1 << 6, /* From has several addresses */
+    FIELD_FROM_MANY = 1 << 6,  /* From has several addresses */
+    FIELD_TLS_WAIVED = 1 << 7, /* "TLS-Required: No" */
 };
 
 struct content_field; /* a row of fields[] */

@@ -58,6 +58,24 @@ static char *write_record(const struct message *m, size_t *len)
     return record;
 }
 
+/* Into one that is being made, as a session does it. */
+static void check_copy(const struct message *m)
+{
+    struct message *copy = message_new(&budget), *back = NULL;
+    size_t len;
+    for (uint32_t i = 0; i < m->rcpt_count; i++) {
+        message_add_rcpt(copy, m->rcpts[i].address, m->rcpts[i].domain);
+        message_set_rcpt_dsn(copy, m->rcpts[i].notify, m->rcpts[i].orcpt);
+    }
+    must(message_ref(copy) == copy);
+    message_unref(copy);
+    char *record = write_record(copy, &len);
+    must(message_decode(record, len, &budget, &back) == STATUS_OK);
+    must(back->rcpt_count == m->rcpt_count && back->user.len == 0 && back->priority == 0);
+    message_unref(back);
+    message_unref(copy);
+}
+
 static void check_round_trip(const struct message *m)
 {
     struct message *again = NULL;
@@ -69,6 +87,7 @@ static void check_round_trip(const struct message *m)
     must(slice_eq(slice_of(record, len), slice_of(record_again, len_again)));
     free(record_again);
     message_unref(again); /* and `record` with it */
+    message_unref(NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -81,6 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check_message(m, slice_of(copy, size));
     check_round_trip(m);
+    check_copy(m);
     message_unref(m);
     return 0;
 }

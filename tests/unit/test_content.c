@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* content: what becomes of the octets between 354 and the final dot, however they are cut. */
+/* content: what becomes of the octets between 354 and the final dot, or of BDAT's chunks, however
+ * they are cut. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,11 +8,10 @@
 
 #include <cmocka.h>
 
-#include "core/smtp/content.h"
-#include "tests/lib/smtp_server.h"
+#include "tests/lib/content_run.h"
 #include <stdio.h>
 
-#define ID "0123456789abcdefghjk"
+#define ID CONTENT_ID
 #define TRACE                                                                                      \
     "Received: from client.test ([192.0.2.1])\r\n\tby mx.test (Kilat) with ESMTP id " ID           \
     "\r\n\tfor <b@example.org>; " TEST_DATE "\r\n"
@@ -162,71 +162,44 @@ static const struct row rows[] = {
     REFUSED("too big outweighs", " x\r\n" X1000("1234567\n\n\0") DOT "\r\n" DOT, TOO_BIG),
 };
 
-struct result {
-    enum reply_id reply;
-    char *content; /* owned */
-    size_t len;
-    uint64_t size;
-    uint32_t flags;
-};
-
 static struct message *make_message(const char *sender)
 {
-    struct message *m = message_new(&t.budget);
-    memcpy(m->id, ID, sizeof m->id);
-    m->helo = SLICE("client.test");
-    m->client = SLICE("192.0.2.1");
-    m->sender = slice_str(sender);
-    message_add_rcpt(m, SLICE("b@example.org"), SLICE("example.org"));
-    return m;
+    return content_message(&t, sender, "b@example.org");
 }
 
-/* Feeds the wire in pieces: `first` octets, then `piece` at a time. */
-static struct result run(struct message *m, struct slice wire, size_t first, size_t piece)
+static struct content_result run(struct message *m, struct slice wire, size_t first, size_t piece)
 {
-    struct result r = { 0 };
-    enum dot_event event = DOT_MORE;
     policy.size_max = t.server.limits.message_size_max;
-    struct smtp_content *c = smtp_content_new(&t.server, m, &policy, &t.now);
-    for (size_t n = first; wire.len > 0; n = piece) {
-        size_t used;
-        struct slice in = slice_head(wire, n);
-        char *copy = mem_alloc(in.len + 1); /* so that a read past the end is seen */
-        memcpy(copy, in.ptr, in.len);
-        assert_int_equal(event, DOT_MORE);
-        event = smtp_content_feed(c, slice_of(copy, in.len), &used);
-        assert_int_equal(used, in.len);
-        wire = slice_skip(wire, n);
-        free(copy);
+    return content_run(&t, m, &policy, false, wire, first, piece);
+}
+
+static void check_result(const struct row *row, size_t cut, const struct content_result *r)
+{
+    size_t trace = sizeof TRACE - 1;
+    if (r->reply != row->reply)
+        print_error("%s, cut at %zu: reply %d\n", row->name, cut, reply_code(r->reply));
+    assert_int_equal(r->reply, row->reply);
+    assert_int_equal(r->size, r->len);
+    if (r->reply != REPLY_OK) {
+        assert_int_equal(r->len, 0); /* what is doomed is not kept */
+        return;
     }
-    assert_int_equal(event, DOT_END);
-    r.reply = smtp_content_finish(c, &t.now);
-    smtp_content_free(c);
-    r.content = test_flatten(&m->content);
-    r.len = m->content.len;
-    r.size = m->size;
-    r.flags = m->flags;
-    message_unref(m);
-    return r;
+    struct slice got = slice_skip(slice_of(r->content, r->len), trace);
+    assert_memory_equal(r->content, TRACE, trace);
+    if (!slice_eq(got, row->want))
+        print_error("%s, cut at %zu:\n%s\n", row->name, cut, got.ptr);
+    assert_true(slice_eq(got, row->want));
 }
 
 static void check_row(const struct row *row, size_t first, size_t piece)
 {
-    size_t trace = sizeof TRACE - 1;
-    struct result r = run(make_message("a@example.com"), row->wire, first, piece);
-    if (r.reply != row->reply)
-        print_error("%s, cut at %zu: reply %d\n", row->name, first, reply_code(r.reply));
-    assert_int_equal(r.reply, row->reply);
-    assert_int_equal(r.size, r.len);
-    if (r.reply != REPLY_OK) {
-        assert_int_equal(r.len, 0); /* what is doomed is not kept */
-    } else {
-        struct slice got = slice_skip(slice_of(r.content, r.len), trace);
-        assert_memory_equal(r.content, TRACE, trace);
-        if (!slice_eq(got, row->want))
-            print_error("%s, cut at %zu:\n%s\n", row->name, first, got.ptr);
-        assert_true(slice_eq(got, row->want));
-    }
+    static char undotted[200000];
+    struct content_result r = run(make_message("a@example.com"), row->wire, first, piece);
+    check_result(row, first, &r);
+    free(r.content);
+    r = content_run(&t, make_message("a@example.com"), &policy, true,
+                    content_undot(row->wire, undotted), first, piece); /* P-98 */
+    check_result(row, first, &r);
     free(r.content);
     assert_int_equal(t.budget.used, 0);
 }
@@ -265,7 +238,7 @@ static void many_fields_are_refused(void **state)
             continue;
         assert_int_equal(buf_append(&all, buf_slice(&wire)), STATUS_OK);
         assert_int_equal(buf_append(&all, SLICE("\r\n" DOT)), STATUS_OK);
-        struct result r = run(make_message("a@b.c"), buf_slice(&all), all.len, 1);
+        struct content_result r = run(make_message("a@b.c"), buf_slice(&all), all.len, 1);
         assert_int_equal(r.reply, i < SMTP_HEADER_FIELDS_MAX ? REPLY_OK : REPLY_HEADER_TOO_BIG);
         free(r.content);
         buf_done(&all);
@@ -278,7 +251,7 @@ static void the_header_size_is_exact(void **state)
 {
     for (uint32_t over = 0; over < 2; over++) {
         t.server.limits.header_size_max = sizeof FULL - 1 - over;
-        struct result r = run(make_message("a@b.c"), SLICE(FULL "\r\n" DOT), 7, 3);
+        struct content_result r = run(make_message("a@b.c"), SLICE(FULL "\r\n" DOT), 7, 3);
         assert_int_equal(r.reply, over ? REPLY_HEADER_TOO_BIG : REPLY_OK);
         free(r.content);
     }
@@ -287,7 +260,7 @@ static void the_header_size_is_exact(void **state)
 static void a_null_sender_needs_a_from(void **state)
 {
     /* P-90 */
-    struct result r = run(make_message(""), SLICE("Date: x\r\n\r\n" DOT), 5, 1);
+    struct content_result r = run(make_message(""), SLICE("Date: x\r\n\r\n" DOT), 5, 1);
     assert_int_equal(r.reply, REPLY_NO_FROM);
     free(r.content);
     r = run(make_message(""), SLICE("text\r\n" DOT), 3, 1);
@@ -306,7 +279,7 @@ static void for_is_only_for_one(void **state)
     /* P-92 */
     struct message *m = make_message("a@b.c");
     message_add_rcpt(m, SLICE("c@d"), SLICE("d"));
-    struct result r = run(m, SLICE(FULL DOT), 100, 1);
+    struct content_result r = run(m, SLICE(FULL DOT), 100, 1);
     assert_string_equal(r.content,
                         "Received: from client.test ([192.0.2.1])\r\n\tby mx.test (Kilat) with "
                         "ESMTP id " ID ";\r\n\t" TEST_DATE "\r\n" FULL);
@@ -330,7 +303,7 @@ static void helo_is_with_smtp(void **state)
 
 static void flags_and_times(void **state)
 {
-    struct result r = run(make_message("a@b.c"), SLICE(FULL "\r\nplain\r\n" DOT), 100, 1);
+    struct content_result r = run(make_message("a@b.c"), SLICE(FULL "\r\nplain\r\n" DOT), 100, 1);
     assert_int_equal(r.flags, 0);
     free(r.content);
     r = run(make_message("a@b.c"), SLICE(FULL "\r\n\xe4\r\n" DOT), 100, 1);

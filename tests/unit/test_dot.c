@@ -463,6 +463,61 @@ static void stuffing_and_decoding_are_inverse(void **state)
     }
 }
 
+/* What noting tells of content is what decoding it would have told, had it come stuffed (P-98). */
+static void check_note(struct slice in, size_fn *next_size, void *ctx)
+{
+    static struct result got, want;
+    static char wire[OUT_MAX];
+    struct dot_decoder d;
+    size_t ignored, all = SIZE_MAX;
+    size_t len = stuff(in, size_fixed, &all, wire, &ignored);
+    reference_decode(slice_of(wire, len), &want);
+    dot_decoder_init(&d);
+    for (size_t at = 0; at < in.len;) {
+        struct slice piece = slice_head(slice_skip(in, at), next_size(ctx));
+        char *copy = malloc(piece.len);
+        memcpy(copy, piece.ptr, piece.len);
+        dot_note(&d, slice_of(copy, piece.len));
+        at += piece.len;
+        free(copy);
+    }
+    dot_note_end(&d);
+    got = (struct result){ .defects = d.defects, .has_8bit = d.has_8bit };
+    assert_int_equal(got.defects, want.defects);
+    assert_int_equal(got.has_8bit, want.has_8bit);
+    assert_int_equal(d.octets, in.len);
+}
+
+static void notes_what_decoding_would(void **state)
+{
+    static char in[700];
+    uint64_t x = 4711;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        for (size_t size = 1; size <= rows[i].in.len; size++)
+            check_note(rows[i].in, size_fixed, &size);
+    for (int round = 0; round < 20000; round++)
+        check_note(slice_of(in, fill_random(in, sizeof in, &x)), size_random, &x);
+}
+
+static void notes_lines_with_a_dot(void **state)
+{
+    static const struct {
+        struct slice in;
+        bool has_dot_lines;
+    } cases[] = {
+        { SLICE("."), true },     { SLICE("a.\r\n"), false }, { SLICE("a\r\n."), true },
+        { SLICE("a\n."), false }, { SLICE("a\r."), false },   { SLICE("\r\n\r\n.."), true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        for (size_t cut = 0; cut <= cases[i].in.len; cut++) {
+            struct dot_decoder d;
+            dot_decoder_init(&d);
+            dot_note(&d, slice_head(cases[i].in, cut));
+            dot_note(&d, slice_skip(cases[i].in, cut));
+            assert_int_equal(d.has_dot_lines, cases[i].has_dot_lines);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,6 +527,8 @@ int main(void)
         cmocka_unit_test(measures_lines),
         cmocka_unit_test(limits_lines_to_998_octets),
         cmocka_unit_test(gives_long_spans),
+        cmocka_unit_test(notes_what_decoding_would),
+        cmocka_unit_test(notes_lines_with_a_dot),
         cmocka_unit_test(stuffs_the_known_cases),
         cmocka_unit_test(stuffs_random_input_in_random_pieces),
         cmocka_unit_test(stuffing_and_decoding_are_inverse),
