@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * model - the queue as plain lists: what kilat.lua promises, written down a second time, simply.
+ * model - the queue as plain lists: what queue/lua promises, written down a second time, simply.
  *
  * Tests give the same calls to a model and to a real Redis and compare every reply
  * (tests/unit/test_queue_model.c); simulations without a Redis may use one as their queue. It takes
@@ -10,7 +10,8 @@
  *
  * One model is one shard. Time is an argument and must grow from call to call. Linear searches
  * everywhere: it is for hundreds of deliveries.
- * Not modelled: chunks, limits on how much one call moves, kilat_list and kilat_find.
+ * Not modelled: chunks, the end of an idempotency key, limits on how much one call moves,
+ * kilat_list, kilat_find, and lua/policy.lua.
  */
 #include "core/base/buf.h"
 
