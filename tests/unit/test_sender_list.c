@@ -35,6 +35,7 @@ static const struct {
     { "@*.example.org", "a@example.org", false },
     { "@*.example.org", "a@.example.org", false },
     { "@*.example.org", "a@xexample.org", false },
+    { "@*.example.org", "x@evil.test@a.example.org", false },
     { "*", "who@ever", true },
     { "*", "postmaster", true },
     /* P-44: one address, several spellings */
