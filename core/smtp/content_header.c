@@ -183,10 +183,19 @@ static void mark_field(struct smtp_content *c, struct cursor *cur)
 {
     if (c->line_is_stored) {
         c->field_mark = c->line_mark;
-        return;
+    } else {
+        store_to_line(c, cur);
+        c->field_mark = chain_mark(&c->message->content);
     }
-    store_to_line(c, cur);
-    c->field_mark = chain_mark(&c->message->content);
+    c->field_mark_is_8bit = c->header_is_8bit;
+}
+
+/* All of the marked field, as far as it is stored, and what of it is in this span. */
+static void cut_field_off(struct smtp_content *c, struct cursor *cur)
+{
+    unstore(c, c->field_mark);
+    c->header_is_8bit = c->field_mark_is_8bit;
+    cur->kept = cur->at;
 }
 
 static void obey_rule(struct smtp_content *c, struct cursor *cur, const struct content_field *field)
@@ -251,10 +260,8 @@ static void end_field(struct smtp_content *c, struct cursor *cur)
         keep_value(c, cur);
         value = buf_slice(&c->value);
     }
-    if (field->read(c, value) && c->phase == PHASE_HEADER) {
-        unstore(c, c->field_mark);
-        cur->kept = cur->at;
-    }
+    if (field->read(c, value))
+        cut_field_off(c, cur);
 }
 
 /* --- lines ----------------------------------------------------------------------------------- */

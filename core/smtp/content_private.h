@@ -58,6 +58,7 @@ struct smtp_content {
     struct chain_mark line_mark;         /* meaningful with line_is_stored */
     const struct content_field *reading; /* its value is wanted; NULL: none */
     struct chain_mark field_mark;        /* of a field that may be cut off again: its start */
+    bool field_mark_is_8bit;             /* header_is_8bit at field_mark */
     struct buf value;                    /* what earlier spans brought of the value */
     struct content_digest *digest;       /* owned; NULL: no idempotency key was seen */
     int64_t wall_ms; /* when the content began: the date of the fields we write */

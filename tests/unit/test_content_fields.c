@@ -404,7 +404,10 @@ static void utf8_is_asked_for_when_needed(void **state)
         { "From: \xc3\xa4\r\n", "a@b", "c@d", false, false }, /* taken all the same */
         { "From: f\r\n", "\xc3\xa4@b", "c@d", true, true },
         { "From: f\r\n", "a@b", "c@\xc3\xa4", true, true },
-        { "From: f\r\nBcc: \xc3\xa4\r\n", "a@b", "c@d", true, false },        /* never leaves */
+        { "From: f\r\nBcc: \xc3\xa4\r\n", "a@b", "c@d", true, false }, /* never leaves */
+        { "From: f\r\nAuthentication-Results: mx.test; \xc3\xa4\r\n", "a@b", "c@d", true, false },
+        { "Y: \xc3\xa4\r\nAuthentication-Results: mx.test; \xc3\xa4\r\n", "a@b", "c@d", true,
+          true },
         { "From: f\r\n\r\n\xc3\xa4\r\nX: y\r\n", "a@b", "c@d", true, false }, /* the body */
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
