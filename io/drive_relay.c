@@ -622,7 +622,7 @@ static void send_delivery(struct relay_driver *r, struct relay_slot *slot, struc
         .owner = d,
     };
     list_init(&d->txn.node);
-    smtp_client_begin(&o->client, &d->txn);
+    smtp_client_begin(&o->client, &d->txn, &r->w->now);
     r->in_flight++;
     pump_outbound(o);
 }

@@ -19,6 +19,8 @@
  *     MAIL -> RCPT ... -> DATA -> AWAIT --354--> BODY -> WRITING -> (dot expected) -> next MAIL
  *                                   |---354, nobody accepted--> LONE_DOT -> next MAIL   (P-182)
  *                                   `---4xx 5xx--> RSET -> next MAIL
+ *     ... by BDAT:  RCPT ... -> AWAIT --all answered, some accepted--> BODY -> as above
+ *                                   `---nobody accepted--> RSET -> next MAIL
  *
  * Life of a transaction: begin puts it on `active`; it comes out on `done` when every outcome is
  * decided and no reply to a command of it is expected any more, or when the connection is over.
@@ -31,8 +33,17 @@
  * replies, too many, no reply at all) throws doubt on every verdict of a transaction whose content
  * was not sent, so those become transient too (P-168, P-169).
  *
+ * BDAT carries what nothing else can, binary content, and spares a peer without PIPELINING the
+ * round trip of DATA. It is said when every recipient was answered, not with them: octets behind a
+ * RCPT that is refused would be read as commands by a peer that does not count them (P-100). With
+ * PIPELINING that is the flight in which 354 comes too, so DATA costs nothing more there and stays
+ * the default. A peer that refuses the command BDAT itself gets the message by DATA, in a new
+ * transaction (P-188). Nothing is said behind a chunk before its reply: when it was refused, RSET
+ * comes first (RFC 3030 2).
+ *
  * Content with octets above 127 goes to a peer without 8BITMIME as it is (P-179): converting it
- * would break signatures, and such peers pass it on in practice.
+ * would break signatures, and such peers pass it on in practice. What else a peer may lack, and
+ * what follows from it: client_needs.c.
  *
  * Limits: CLIENT_WINDOW expected replies (P-172), two transactions, replies as reply.h bounds them.
  * The rows, with what each command says and hears, are in client_rows.c; how outcomes are written,
@@ -199,7 +210,7 @@ static void say(struct smtp_client *c, struct gather *out, const struct now *now
 {
     struct client_expect e = { c->send_step, 0, c->sending };
     if (e.step == STEP_RCPT)
-        e.rcpt = c->sending->rcpts_sent;
+        e.rcpt = c->sending->rcpt_next;
     expect_reply(c, e, now);
     turn(c, client_rows[e.step].say(c, out));
 }
@@ -208,6 +219,7 @@ enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, str
                                   const struct now *now)
 {
     size_t before = out->octets;
+    c->wall_ms = now->wall_ms;
     if (client_is_over(c))
         return CLIENT_NEXT_CLOSE;
     turn_to_quit(c);
@@ -220,6 +232,8 @@ enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, str
     c->send_step = STEP_WRITING;
     c->waiting_since_ms = now->mono_ms;
     *txn = c->sending;
+    if (c->sending->by_bdat)
+        gather_printf(out, "BDAT %llu LAST\r\n", (unsigned long long)c->sending->message->size);
     return CLIENT_NEXT_BODY;
 }
 
@@ -256,6 +270,18 @@ void smtp_client_init(struct smtp_client *c, struct slice helo, uint32_t reply_t
     expect_reply(c, (struct client_expect){ STEP_GREETING, 0, NULL }, now);
 }
 
+void smtp_client_skip_ehlo(struct smtp_client *c)
+{
+    must(c->state == CLIENT_GREETING);
+    c->is_helo_only = true;
+}
+
+bool smtp_client_awaits_ehlo(const struct smtp_client *c)
+{
+    return c->state == CLIENT_EHLO && c->expect_count > 0 && c->parser.lines == 0 &&
+           c->parser.line.len == 0;
+}
+
 void smtp_client_done(struct smtp_client *c)
 {
     must(list_is_empty(&c->active) && list_is_empty(&c->done));
@@ -274,12 +300,9 @@ bool smtp_client_can_take(const struct smtp_client *c)
     if (c->state != CLIENT_BUSY || !client_can(c, CLIENT_CAN_PIPELINING))
         return false;
     struct smtp_txn *first = list_entry(c->active.next, struct smtp_txn, node);
+    if (first->by_bdat) /* when it is refused, RSET comes next */
+        return false;
     return first->node.next == &c->active && (first->dot_sent || c->send_step == STEP_WRITING);
-}
-
-static bool is_too_big(const struct smtp_client *c, const struct smtp_txn *txn)
-{
-    return c->size_max > 0 && txn->message->size > c->size_max;
 }
 
 /* A transaction that is decided before a word is said. */
@@ -289,9 +312,11 @@ static void decline(struct smtp_client *c, struct smtp_txn *txn, struct rcpt_out
     list_push_back(&c->done, &txn->node);
 }
 
-void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn)
+void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn, const struct now *now)
 {
+    struct rcpt_outcome why;
     must(txn->rcpt_count > 0);
+    c->wall_ms = now->wall_ms;
     c->transactions++;
     list_init(&txn->node);
     if (client_is_over(c) || c->state == CLIENT_QUIT) { /* the peer was quicker than the caller */
@@ -301,12 +326,14 @@ void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn)
         return;
     }
     must(c->state == CLIENT_READY || c->state == CLIENT_BUSY);
-    if (is_too_big(c, txn)) { /* P-178 */
-        decline(c, txn,
-                client_verdict_ours(OUTCOME_LOCAL, 552, "5.3.4",
-                                    "the message is larger than the next hop takes"));
+    if (!client_meets_needs(c, txn, &why)) {
+        decline(c, txn, why);
         return;
     }
+    client_decline_rcpts(c, txn);
+    txn->rcpt_next = client_open_rcpt(txn, 0);
+    txn->by_bdat = client_prefers_bdat(c, txn->message);
+    txn->passes_dsn = client_can(c, CLIENT_CAN_DSN);
     must(list_is_empty(&c->active) || c->active.next->next == &c->active);
     list_push_back(&c->active, &txn->node);
     client_enter(c, CLIENT_BUSY);

@@ -46,7 +46,8 @@ struct rcpt_outcome {
 };
 
 /* One transaction: one message, some of its recipients. The caller fills the first part and keeps
- * it alive until it comes back through smtp_client_finished. */
+ * it alive until it comes back through smtp_client_finished. One that is sent again, because the
+ * peer took no BDAT (P-188), is still the same transaction here. */
 struct smtp_txn {
     struct list node;              /* the client's, while it has the transaction */
     const struct message *message; /* borrowed */
@@ -56,10 +57,15 @@ struct smtp_txn {
     struct arena *arena;           /* borrowed; for the outcomes' text */
     void *owner;                   /* the driver's */
     /* the client's from here on */
-    uint32_t rcpts_sent, rcpts_replied, rcpts_good;
+    uint32_t rcpt_next; /* the first recipient not said and not decided, or rcpt_count */
+    uint32_t rcpts_said, rcpts_replied, rcpts_good;
     uint32_t rcpts_decided; /* outcomes whose stage is not NONE */
     uint32_t awaited;       /* replies that are expected for its commands */
     bool mail_failed, data_failed, body_sent, dot_sent;
+    bool by_bdat;    /* its content goes as one chunk of BDAT, octet by octet as it is */
+    bool passes_dsn; /* the peer reports what becomes of it (DSN): we need not */
+    bool is_unfit;   /* finished without a word: this host lacks what the message needs, another
+                        may have it */
 };
 
 enum client_state {
@@ -77,8 +83,9 @@ enum client_next {
     CLIENT_NEXT_NOTHING, /* wait for input */
     CLIENT_NEXT_BYTES,   /* commands were appended to out; send them (call again first: more may
                             follow) */
-    CLIENT_NEXT_BODY,  /* now the content of *txn, dot-stuffed and ended, then smtp_client_body_sent
-                        */
+    CLIENT_NEXT_BODY, /* now the content of *txn, then smtp_client_body_sent: dot-stuffed and ended;
+                       * with txn->by_bdat, whose command was appended to out, message->size octets
+                       * of it and nothing else */
     CLIENT_NEXT_CLOSE, /* close the connection */
 };
 
@@ -87,14 +94,29 @@ enum client_capability {
     CLIENT_CAN_SIZE = 1 << 1,
     CLIENT_CAN_8BITMIME = 1 << 2,
     CLIENT_CAN_ENHANCED = 1 << 3,
-    CLIENT_CAN_CHUNKING = 1 << 4, /* noted, not used yet */
+    CLIENT_CAN_CHUNKING = 1 << 4,
     CLIENT_CAN_STARTTLS = 1 << 5, /* noted, not used yet */
+    CLIENT_CAN_BINARYMIME = 1 << 6,
+    CLIENT_CAN_SMTPUTF8 = 1 << 7,
+    CLIENT_CAN_DSN = 1 << 8,
+    CLIENT_CAN_DELIVERBY = 1 << 9,
+    CLIENT_CAN_MT_PRIORITY = 1 << 10,
+    CLIENT_CAN_LIMITS = 1 << 11,
+};
+
+/* What a peer announced by LIMITS (RFC 9422); 0: no limit. */
+struct client_limits {
+    uint32_t mail_max;        /* transactions in one connection */
+    uint32_t rcpt_max;        /* recipients in one transaction */
+    uint32_t rcpt_domain_max; /* their domains */
 };
 
 struct smtp_client {
     enum client_state state;
     uint32_t capabilities;         /* bits of enum client_capability, of the last EHLO */
     uint64_t size_max;             /* the peer's SIZE; 0: none given */
+    uint64_t deliver_by_min_s;     /* the peer's DELIVERBY; 0: any time */
+    struct client_limits limits;   /* the caller's to obey, in what it gives (P-173) */
     struct slice helo;             /* borrowed: our name */
     uint32_t reply_timeout_cap_ms; /* 0: RFC 5321 4.5.3.2 as it is */
     struct list active;            /* transactions under way, oldest first; at most 2 */
@@ -102,6 +124,7 @@ struct smtp_client {
     struct reply_parser parser;
     struct rcpt_outcome failure; /* with BROKEN: stage, code, text (text in failure_text) */
     char failure_text[SMTP_REPLY_TEXT_MAX];
+    int64_t wall_ms;          /* wall clock, as of the last call */
     int64_t waiting_since_ms; /* monotonic; when waiting for the oldest expected reply, or for
                                  content to leave, began; -1: nothing is waited for */
     uint32_t transactions;    /* begun on this connection */
@@ -113,10 +136,15 @@ struct smtp_client {
     uint8_t send_step;
     uint8_t ehlo_lines; /* of the reply to EHLO so far; at most SMTP_REPLY_LINES_MAX */
     bool quit_wanted;
+    bool is_helo_only; /* EHLO is not tried */
 };
 
 void smtp_client_init(struct smtp_client *c, struct slice helo, uint32_t reply_timeout_cap_ms,
                       const struct now *now);
+/* To be called right after init: HELO is said at once, for a peer that hung up on EHLO (P-163). */
+void smtp_client_skip_ehlo(struct smtp_client *c);
+/* True while EHLO was said and nothing was heard since: a peer that ends now may know HELO only. */
+bool smtp_client_awaits_ehlo(const struct smtp_client *c);
 /* Frees what the client owns. Transactions it still has come back through smtp_client_finished
  * first: call smtp_client_lost before. */
 void smtp_client_done(struct smtp_client *c);
@@ -124,12 +152,12 @@ void smtp_client_done(struct smtp_client *c);
 /* Takes everything the peer sent. */
 void smtp_client_input(struct smtp_client *c, struct slice in, const struct now *now);
 /* True when a transaction may be given: READY, or BUSY with a pipelining peer whose last body is
- * under way and no second transaction waits. */
+ * under way by DATA and no second transaction waits. */
 bool smtp_client_can_take(const struct smtp_client *c);
 /* To be called in READY or BUSY with less than two transactions under way, or when the connection
- * is over: then, and when the peer's SIZE is too small (P-178), the transaction is finished at
- * once. */
-void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn);
+ * is over: then, and when the peer lacks what the message needs (client_needs.c), the transaction
+ * is finished at once. */
+void smtp_client_begin(struct smtp_client *c, struct smtp_txn *txn, const struct now *now);
 /* What to do next for sending. BYTES appends to out. */
 enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, struct smtp_txn **txn,
                                   const struct now *now);

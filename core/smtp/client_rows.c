@@ -11,6 +11,7 @@
 #include "core/smtp/client_rows.h"
 
 #define MINUTES(n) ((n)*60 * 1000)
+#define LIMIT_MAX  999999 /* RFC 9422 4: six digits */
 
 static client_say_fn say_ehlo, say_helo, say_mail, say_rcpt, say_data, say_lone_dot, say_rset,
     say_quit;
@@ -56,8 +57,8 @@ static enum client_step on_greeting(struct smtp_client *c, const struct client_e
         return refused(c, r, OUTCOME_GREETING);
     if (r->code != 220) /* P-162 */
         return protocol_error(c, e, "the greeting was not 220");
-    client_enter(c, CLIENT_EHLO);
-    return STEP_EHLO;
+    client_enter(c, c->is_helo_only ? CLIENT_HELO : CLIENT_EHLO);
+    return c->is_helo_only ? STEP_HELO : STEP_EHLO;
 }
 
 static enum client_step say_ehlo(struct smtp_client *c, struct gather *out)
@@ -84,15 +85,42 @@ static struct slice next_word(struct slice *line)
 }
 
 /* Digits only; anything else, and more than fits, is no limit: the peer will say so itself. */
-static uint64_t size_of(struct slice word)
+static uint64_t number_of(struct slice word)
 {
-    uint64_t size = 0;
+    uint64_t number = 0;
     for (size_t i = 0; i < word.len; i++) {
-        if (word.ptr[i] < '0' || word.ptr[i] > '9' || size > (UINT64_MAX - 9) / 10)
+        if (word.ptr[i] < '0' || word.ptr[i] > '9' || number > (UINT64_MAX - 9) / 10)
             return 0;
-        size = size * 10 + (uint64_t)(word.ptr[i] - '0');
+        number = number * 10 + (uint64_t)(word.ptr[i] - '0');
     }
-    return size;
+    return number;
+}
+
+/* One of the words after LIMITS, "RCPTMAX=100" (RFC 9422 3, P-173). The first of a name counts, as
+ * everywhere; zero, a sign or too many digits make it none. */
+static void take_limit(struct client_limits *limits, struct slice word)
+{
+    const struct {
+        struct slice name;
+        uint32_t *limit;
+    } known[] = {
+        { { "MAILMAX", 7 }, &limits->mail_max },
+        { { "RCPTMAX", 7 }, &limits->rcpt_max },
+        { { "RCPTDOMAINMAX", 13 }, &limits->rcpt_domain_max },
+    };
+    size_t equals = slice_find(word, '=');
+    uint64_t number = number_of(slice_skip(word, equals + 1));
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (slice_eq_nocase(slice_head(word, equals), known[i].name) && *known[i].limit == 0 &&
+            number <= LIMIT_MAX)
+            *known[i].limit = (uint32_t)number;
+}
+
+static void take_limits(struct smtp_client *c, struct slice line)
+{
+    struct slice word;
+    while ((word = next_word(&line)).len > 0)
+        take_limit(&c->limits, word);
 }
 
 /* One keyword line (P-164): any case, unknown, empty and repeated ones mean nothing. */
@@ -108,6 +136,12 @@ static void take_keyword(struct smtp_client *c, struct slice line)
         { { "ENHANCEDSTATUSCODES", 19 }, CLIENT_CAN_ENHANCED },
         { { "CHUNKING", 8 }, CLIENT_CAN_CHUNKING },
         { { "STARTTLS", 8 }, CLIENT_CAN_STARTTLS },
+        { { "BINARYMIME", 10 }, CLIENT_CAN_BINARYMIME },
+        { { "SMTPUTF8", 8 }, CLIENT_CAN_SMTPUTF8 },
+        { { "DSN", 3 }, CLIENT_CAN_DSN },
+        { { "DELIVERBY", 9 }, CLIENT_CAN_DELIVERBY },
+        { { "MT-PRIORITY", 11 }, CLIENT_CAN_MT_PRIORITY },
+        { { "LIMITS", 6 }, CLIENT_CAN_LIMITS },
     };
     struct slice word = next_word(&line);
     for (size_t i = 0; i < ARRAY_LEN(keywords); i++) {
@@ -116,7 +150,11 @@ static void take_keyword(struct smtp_client *c, struct slice line)
             continue;
         c->capabilities |= capability;
         if (capability == CLIENT_CAN_SIZE)
-            c->size_max = size_of(next_word(&line));
+            c->size_max = number_of(next_word(&line));
+        else if (capability == CLIENT_CAN_DELIVERBY)
+            c->deliver_by_min_s = number_of(next_word(&line));
+        else if (capability == CLIENT_CAN_LIMITS)
+            take_limits(c, line);
     }
 }
 
@@ -141,7 +179,8 @@ static enum client_step on_ehlo_reply(struct smtp_client *c, const struct client
     if (smtp_reply_is_positive(r))
         return become_ready(c);
     c->capabilities = 0;
-    c->size_max = 0;
+    c->size_max = c->deliver_by_min_s = 0;
+    c->limits = (struct client_limits){ 0 };
     if (smtp_reply_is_transient(r))
         return refused(c, r, OUTCOME_EHLO);
     if (!smtp_reply_is_permanent(r))
@@ -162,17 +201,14 @@ static enum client_step on_helo_reply(struct smtp_client *c, const struct client
 
 /* --- a transaction ---------------------------------------------------------------------------- */
 
-/* Parameters only when offered (P-177); the null sender stays <> (P-190). */
+/* The null sender stays <> (P-190). */
 static enum client_step say_mail(struct smtp_client *c, struct gather *out)
 {
     const struct message *m = c->sending->message;
     gather_copy(out, SLICE("MAIL FROM:<"));
     gather_copy(out, m->sender);
     gather_copy(out, SLICE(">"));
-    if (client_can(c, CLIENT_CAN_SIZE))
-        gather_printf(out, " SIZE=%llu", (unsigned long long)m->size);
-    if ((m->flags & MESSAGE_8BIT) && client_can(c, CLIENT_CAN_8BITMIME))
-        gather_copy(out, SLICE(" BODY=8BITMIME"));
+    client_put_mail_params(c, m, out);
     gather_copy(out, SLICE("\r\n"));
     return STEP_RCPT;
 }
@@ -192,11 +228,17 @@ static enum client_step on_mail_reply(struct smtp_client *c, const struct client
 static enum client_step say_rcpt(struct smtp_client *c, struct gather *out)
 {
     struct smtp_txn *txn = c->sending;
-    const struct rcpt *rcpt = &txn->message->rcpts[txn->rcpts[txn->rcpts_sent++]];
+    const struct rcpt *rcpt = &txn->message->rcpts[txn->rcpts[txn->rcpt_next]];
     gather_copy(out, SLICE("RCPT TO:<"));
     gather_copy(out, rcpt->address);
-    gather_copy(out, SLICE(">\r\n"));
-    return txn->rcpts_sent < txn->rcpt_count ? STEP_RCPT : STEP_DATA;
+    gather_copy(out, SLICE(">"));
+    client_put_rcpt_params(c, txn->message, rcpt, out);
+    gather_copy(out, SLICE("\r\n"));
+    txn->rcpts_said++;
+    txn->rcpt_next = client_open_rcpt(txn, txn->rcpt_next + 1);
+    if (txn->rcpt_next < txn->rcpt_count)
+        return STEP_RCPT;
+    return txn->by_bdat ? STEP_AWAIT : STEP_DATA;
 }
 
 /* After some were accepted, 552 and 452 mean "too many": the rest goes in a new transaction
@@ -209,6 +251,14 @@ static struct rcpt_outcome rcpt_verdict(const struct smtp_txn *txn, const struct
         client_set_enhanced(&v, "4.5.3");
     }
     return v;
+}
+
+/* All were said and answered, and somebody is to get it: now the chunk. With nobody left the
+ * transaction is over. */
+static enum client_step after_rcpt(const struct smtp_client *c, const struct smtp_txn *txn)
+{
+    bool is_last = txn->rcpt_next == txn->rcpt_count && txn->rcpts_replied == txn->rcpts_said;
+    return txn->by_bdat && is_last && txn->rcpts_good > 0 ? STEP_BODY : STEP_SAME;
 }
 
 static enum client_step on_rcpt_reply(struct smtp_client *c, const struct client_expect *e,
@@ -224,7 +274,7 @@ static enum client_step on_rcpt_reply(struct smtp_client *c, const struct client
         txn->rcpts_good++;
     else
         client_decide(txn, e->rcpt, rcpt_verdict(txn, r));
-    return STEP_SAME;
+    return after_rcpt(c, txn);
 }
 
 static enum client_step say_data(struct smtp_client *c, struct gather *out)
@@ -246,14 +296,35 @@ static enum client_step on_data_reply(struct smtp_client *c, const struct client
     return STEP_SAME;
 }
 
+/* P-188: it is the command BDAT that was refused, not the message, which can go another way. */
+static bool is_bdat_refused(const struct smtp_txn *txn, const struct smtp_reply *r)
+{
+    return txn->by_bdat && r->code >= 500 && r->code <= 504 &&
+           !(txn->message->flags & MESSAGE_BINARY);
+}
+
+/* Once more from MAIL on, by DATA, for those who were not refused. Nothing else is under way: no
+ * transaction is begun behind a chunk. */
+static enum client_step try_data(struct smtp_client *c, struct smtp_txn *txn)
+{
+    must(txn->awaited == 0 && c->expect_count == 0 && !c->sending);
+    c->capabilities &= ~(uint32_t)CLIENT_CAN_CHUNKING;
+    txn->by_bdat = txn->body_sent = txn->dot_sent = false;
+    txn->rcpt_next = client_open_rcpt(txn, 0);
+    txn->rcpts_said = txn->rcpts_replied = txn->rcpts_good = 0;
+    return STEP_RSET;
+}
+
 /* 2xx: the peer has the message. One reply covers all accepted recipients (P-189). */
 static enum client_step on_dot_reply(struct smtp_client *c, const struct client_expect *e,
                                      const struct smtp_reply *r)
 {
     if (r->code / 100 == 3)
         return protocol_error(c, e, "3xx is no reply to the end of data");
+    if (is_bdat_refused(e->txn, r))
+        return try_data(c, e->txn);
     client_decide_open(e->txn, client_verdict_of(r, OUTCOME_DOT));
-    return STEP_SAME;
+    return e->txn->by_bdat && !smtp_reply_is_positive(r) ? STEP_RSET : STEP_SAME;
 }
 
 static enum client_step say_lone_dot(struct smtp_client *c, struct gather *out)

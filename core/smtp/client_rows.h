@@ -57,6 +57,14 @@ static inline bool client_is_over(const struct smtp_client *c)
     return c->state == CLIENT_CLOSED || c->state == CLIENT_BROKEN;
 }
 
+/* The first recipient from i on that is not decided, or rcpt_count. */
+static inline uint32_t client_open_rcpt(const struct smtp_txn *txn, uint32_t i)
+{
+    while (i < txn->rcpt_count && txn->outcomes[i].stage != OUTCOME_NONE)
+        i++;
+    return i;
+}
+
 static inline bool client_can(const struct smtp_client *c, enum client_capability capability)
 {
     return c->capabilities & capability;
@@ -64,6 +72,20 @@ static inline bool client_can(const struct smtp_client *c, enum client_capabilit
 
 /* A line of the reply to EHLO came (client_rows.c). */
 void client_take_ehlo_line(struct smtp_client *c, struct slice line);
+
+/* What a message needs of a peer (client_needs.c). False: it cannot be sent there, and *why says it
+ * in static words; txn->is_unfit is set when another host might take it. */
+bool client_meets_needs(const struct smtp_client *c, struct smtp_txn *txn,
+                        struct rcpt_outcome *why);
+/* Decides the recipients that this peer cannot be told of; some are left. */
+void client_decline_rcpts(const struct smtp_client *c, struct smtp_txn *txn);
+/* True when its content is to go by BDAT. */
+bool client_prefers_bdat(const struct smtp_client *c, const struct message *m);
+/* What follows the path in MAIL and RCPT, each with its space before it (P-177). */
+void client_put_mail_params(const struct smtp_client *c, const struct message *m,
+                            struct gather *out);
+void client_put_rcpt_params(const struct smtp_client *c, const struct message *m,
+                            const struct rcpt *rcpt, struct gather *out);
 
 /* Verdicts (client_verdict.c). Texts of verdicts are borrowed; deciding copies them. */
 struct rcpt_outcome client_verdict_of(const struct smtp_reply *r, enum outcome_stage stage);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any octets as a peer of the outbound client, while transactions are offered whenever it takes
- * them. Whatever the peer says: every transaction comes back once with every outcome decided, only
- * the reply to a final dot delivers, what we say is bounded, and the machine ends when the
- * connection does.
+ * them, with everything that a message can ask for. Whatever the peer says: every transaction comes
+ * back once with every outcome decided, only the reply to a final dot delivers, what we say is
+ * bounded, and the machine ends when the connection does.
  */
 #include "core/smtp/client.h"
 #include "tests/fuzz/fuzz.h"
@@ -11,7 +11,7 @@
 #define MAILS_MAX   8
 #define RCPTS_MAX   150 /* more than the window */
 #define WINDOW      100
-#define COMMAND_MAX 320 /* octets of one command, parameters included */
+#define COMMAND_MAX 400 /* octets of one command, parameters included */
 
 struct mail {
     struct smtp_txn txn;
@@ -40,6 +40,7 @@ static void check_outcomes(const struct mail *m)
         must(o->code / 100 != 3 && (o->code / 100 != 2 || o->stage == OUTCOME_DOT));
         must(o->stage != OUTCOME_DOT || m->txn.rcpts_good > 0);
         must(o->stage != OUTCOME_UNKNOWN || m->txn.dot_sent);
+        must(o->stage != OUTCOME_LOCAL || o->code / 100 == 5);
         must(slice_is_printable(o->text) && o->text.len < SMTP_REPLY_TEXT_MAX);
     }
 }
@@ -69,7 +70,7 @@ static void offer(struct peer *p)
             .outcomes = m->outcomes,
             .arena = &m->arena,
         };
-        smtp_client_begin(&p->client, &m->txn);
+        smtp_client_begin(&p->client, &m->txn, &p->now);
     }
 }
 
@@ -87,12 +88,14 @@ static bool step(struct peer *p)
     struct smtp_txn *txn = NULL;
     gather_init(&out);
     enum client_next next = smtp_client_next(&p->client, &out, &txn, &p->now);
-    must((next == CLIENT_NEXT_BYTES) == (out.octets > 0));
+    bool is_chunk = next == CLIENT_NEXT_BODY && txn->by_bdat;
+    must((next == CLIENT_NEXT_BYTES || is_chunk) == (out.octets > 0));
     must(out.octets <= WINDOW * COMMAND_MAX);
     must(p->client.expect_count <= WINDOW);
     gather_done(&out);
     if (next == CLIENT_NEXT_BODY) {
         must(txn && !txn->dot_sent && txn->rcpts_good > 0 && !p->writing);
+        must(txn->by_bdat || !(p->message->flags & MESSAGE_BINARY));
         p->writing = txn;
     }
     p->is_closed = next == CLIENT_NEXT_CLOSE;
@@ -123,13 +126,30 @@ static void hear(struct peer *p, struct slice piece)
     pump(p);
 }
 
+static void add_rcpt(struct message *m, uint32_t i)
+{
+    if ((m->flags & MESSAGE_UTF8) && i % 5 == 1)
+        message_add_rcpt(m, SLICE("\xc3\xa9@b.example"), SLICE("b.example"));
+    else
+        message_add_rcpt(m, SLICE("a@b.example"), SLICE("b.example"));
+    if (i % 3 == 0)
+        message_set_rcpt_dsn(m, DSN_NOTIFY_SUCCESS, SLICE("rfc822;x"));
+    else if (i % 3 == 1)
+        message_set_rcpt_dsn(m, DSN_NOTIFY_DELAY, SLICE_NONE);
+}
+
 static struct message *make_message(struct slice in)
 {
     struct message *m = message_new(NULL);
     m->size = 2000;
-    m->flags = in.len % 2 ? MESSAGE_8BIT : 0;
+    m->flags = (in.len % 2 ? MESSAGE_8BIT : 0) | (in.len % 8 == 4 ? MESSAGE_BINARY : 0) |
+               (in.len % 8 == 6 ? MESSAGE_UTF8 : 0) | (in.len % 16 == 7 ? MESSAGE_BY_RETURN : 0);
+    m->deliver_by_ms = in.len % 8 == 7 ? 5000 : 0;
+    m->envid = SLICE("envelope");
+    m->ret = DSN_RET_FULL;
+    m->priority = 9;
     for (uint32_t i = 0; i < RCPTS_MAX; i++)
-        message_add_rcpt(m, SLICE("a@b.example"), SLICE("b.example"));
+        add_rcpt(m, i);
     return m;
 }
 
@@ -157,6 +177,8 @@ static void run(struct slice in, bool by_line)
     p->chance = cutter_of(in);
     p->message = make_message(in);
     smtp_client_init(&p->client, SLICE("me.example"), 0, &p->now);
+    if (size % 32 == 9)
+        smtp_client_skip_ehlo(&p->client);
     for (uint32_t i = 0; i < RCPTS_MAX; i++)
         p->rcpts[i] = i;
     pump(p);

@@ -4,7 +4,7 @@
  *
  *     "< "  the peer's line                   "> "  our line since the peer's last one
  *     "> (body N)"  transaction N's content    "! "  an event: begin N, quit, lost, timeout, hold,
- *                                                    write
+ *                                                    write, binary, utf8 (what the message is)
  *
  * Each is held twice, whole and byte by byte, and then once more per octet of the peer's, losing
  * the connection there: every outcome must be decided, once, and nobody bounced whom the peer did
@@ -155,7 +155,7 @@ static void begin(struct talk *t, int number)
         .outcomes = m->outcomes,
         .arena = &m->arena,
     };
-    smtp_client_begin(&t->client, &m->txn);
+    smtp_client_begin(&t->client, &m->txn, &t->now);
     pump(t);
 }
 
@@ -187,7 +187,12 @@ static void happen(struct talk *t, struct slice event)
         smtp_client_timeout(&t->client);
     else if (slice_eq(event, SLICE("hold")))
         t->is_holding = true;
-    else if (slice_eq(event, SLICE("write")) && t->writing) {
+    else if (slice_eq(event, SLICE("binary")))
+        t->message->flags |= MESSAGE_BINARY;
+    else if (slice_eq(event, SLICE("utf8"))) {
+        t->message->flags |= MESSAGE_UTF8;
+        t->message->rcpts[0].address = SLICE("\xc3\xa9@b.example");
+    } else if (slice_eq(event, SLICE("write")) && t->writing) {
         struct smtp_txn *txn = t->writing;
         t->writing = NULL;
         write_body(t, txn);
@@ -319,6 +324,13 @@ static void hold_talk(struct talk *t, const char *script, struct manner manner, 
 #define GROUP                                                                                      \
     "> MAIL FROM:<s@a.example> SIZE=1234\n> RCPT TO:<r0@b.example>\n> RCPT TO:<r1@b.example>\n"    \
     "> DATA\n"
+#define BINARY                                                                                     \
+    "< 220 mx\n> EHLO me.example\n"                                                                \
+    "< 250-mx\n< 250-chunking\n< 250-BinaryMime\n< 250 PIPELINING\n! binary\n"
+#define BINARY_GROUP "> MAIL FROM:<s@a.example> BODY=BINARYMIME\n" R0 R1
+#define CHUNKS                                                                                     \
+    "< 220 mx\n> EHLO me.example\n< 250-mx\n< 250 CHUNKING\n! begin 1\n"                           \
+    "> MAIL FROM:<s@a.example>\n"
 #define R0 "> RCPT TO:<r0@b.example>\n"
 #define R1 "> RCPT TO:<r1@b.example>\n"
 
@@ -480,6 +492,81 @@ static const struct {
       "< 220 mx\n> EHLO me.example\n< 250 mx\n! quit\n> QUIT\n< 500\n", "", "closed" },
     { "QUIT not answered", "< 220 mx\n> EHLO me.example\n< 250 mx\n! quit\n> QUIT\n! timeout\n", "",
       "closed" },
+    { "P-106 binary content goes by BDAT when all recipients are answered",
+      BINARY "! begin 1\n" BINARY_GROUP
+             "< 250 ok\n< 250 ok\n< 550 no\n> BDAT 1234 LAST\n> (body 1)\n"
+             "< 250 2.0.0 got it\n! begin 2\n" BINARY_GROUP
+             "< 250 ok\n< 250 ok\n< 250 ok\n> BDAT 1234 LAST\n> (body 2)\n< 250 ok\n",
+      "1: dot 250 2.0.0, rcpt 550; 2: dot 250, dot 250", "ready" },
+    { "P-106 binary: nobody is left, no chunk",
+      BINARY "! begin 1\n" BINARY_GROUP "< 250 ok\n< 450 later\n< 550 no\n> RSET\n< 250 ok\n",
+      "1: rcpt 450, rcpt 550", "ready" },
+    { "P-106 binary: MAIL refused, no RSET",
+      BINARY "! begin 1\n" BINARY_GROUP "< 550 no\n< 503 no\n< 503 no\n! begin 2\n" BINARY_GROUP
+             "< 451 no\n< 503 no\n< 503 no\n",
+      "1: mail 550, mail 550; 2: mail 451, mail 451", "ready" },
+    { "P-188 the chunk is refused: RSET, then the next",
+      BINARY "! begin 1\n" BINARY_GROUP "< 250 ok\n< 250 ok\n< 250 ok\n> BDAT 1234 LAST\n"
+             "> (body 1)\n< 554 5.6.0 bad\n> RSET\n! begin 2\n" BINARY_GROUP
+             "< 250 ok\n< 250 ok\n< 250 ok\n< 250 ok\n> BDAT 1234 LAST\n> (body 2)\n< 250 ok\n",
+      "1: dot 554 5.6.0, dot 554 5.6.0; 2: dot 250, dot 250", "ready" },
+    { "P-188 a binary chunk is refused with 503: it cannot go another way",
+      BINARY "! begin 1\n" BINARY_GROUP "< 250 ok\n< 250 ok\n< 250 ok\n> BDAT 1234 LAST\n"
+             "> (body 1)\n< 503 what\n> RSET\n< 250 ok\n",
+      "1: dot 503, dot 503", "ready" },
+    { "P-186 binary: refused while the chunk is written",
+      "! hold\n" BINARY "! begin 1\n" BINARY_GROUP
+      "< 250 ok\n< 250 ok\n< 550 no\n> BDAT 1234 LAST\n< 552 5.3.4 too big\n! write\n",
+      "1: dot 552 5.3.4, rcpt 550", "broken" },
+    { "P-185 binary: lost after the chunk is unknown",
+      BINARY "! begin 1\n" BINARY_GROUP "< 250 ok\n< 250 ok\n< 550 no\n> BDAT 1234 LAST\n"
+             "> (body 1)\n! lost\n",
+      "1: unknown 451 4.4.2, rcpt 550", "broken" },
+    { "P-106 binary, and no BINARYMIME: not a word",
+      "< 220 mx\n> EHLO me.example\n< 250-mx\n< 250 CHUNKING\n! binary\n! begin 1\n",
+      "1: local 554 5.6.3, local 554 5.6.3", "ready" },
+    { "P-106 binary, and no CHUNKING: not a word",
+      "< 220 mx\n> EHLO me.example\n< 250-mx\n< 250 BINARYMIME\n! binary\n! begin 1\n",
+      "1: local 554 5.6.3, local 554 5.6.3", "ready" },
+    { "BDAT spares a peer without PIPELINING the trip of DATA",
+      CHUNKS "< 250 ok\n" R0 "< 250 ok\n" R1
+             "< 250 ok\n> BDAT 1234 LAST\n> (body 1)\n< 250 2.0.0 ok\n! begin 2\n"
+             "> MAIL FROM:<s@a.example>\n< 250 ok\n" R0 "< 550 no\n" R1 "< 550 no\n> RSET\n"
+             "< 250 ok\n",
+      "1: dot 250 2.0.0, dot 250 2.0.0; 2: rcpt 550, rcpt 550", "ready" },
+    { "with PIPELINING, DATA stays the default",
+      "< 220 mx\n> EHLO me.example\n< 250-mx\n< 250-CHUNKING\n< 250 PIPELINING\n! begin 1\n"
+      "> MAIL FROM:<s@a.example>\n" R0 R1 "> DATA\n"
+      "< 250 ok\n< 250 ok\n< 250 ok\n< 354 go\n> (body 1)\n< 250 ok\n",
+      "1: dot 250, dot 250", "ready" },
+    { "P-188 503 to BDAT: the same by DATA, for who is left, and so from then on",
+      CHUNKS "< 250 ok\n" R0 "< 550 no\n" R1
+             "< 250 ok\n> BDAT 1234 LAST\n> (body 1)\n< 503 what\n> RSET\n< 250 ok\n"
+             "> MAIL FROM:<s@a.example>\n< 250 ok\n" R1
+             "< 250 ok\n> DATA\n< 354 go\n> (body 1)\n< 250 fine\n! begin 2\n"
+             "> MAIL FROM:<s@a.example>\n< 250 ok\n" R0 "< 250 ok\n" R1
+             "< 250 ok\n> DATA\n< 354 go\n> (body 2)\n< 250 fine\n",
+      "1: rcpt 550, dot 250; 2: dot 250, dot 250", "ready" },
+    { "P-188 502 to BDAT, and its octets were commands to the peer: not reused, nothing is lost",
+      CHUNKS "< 250 ok\n" R0 "< 250 ok\n" R1
+             "< 250 ok\n> BDAT 1234 LAST\n> (body 1)\n< 502 what\n> RSET\n< 500 what\n",
+      "1: lost 451 4.5.0, lost 451 4.5.0", "broken" },
+    { "P-188 lost after the RSET: not taken",
+      CHUNKS "< 250 ok\n" R0 "< 250 ok\n" R1
+             "< 250 ok\n> BDAT 1234 LAST\n> (body 1)\n< 503 what\n> RSET\n! lost\n",
+      "1: lost 451 4.4.2, lost 451 4.4.2", "broken" },
+    { "P-188 another 5xx is about the message",
+      CHUNKS "< 250 ok\n" R0 "< 250 ok\n" R1
+             "< 250 ok\n> BDAT 1234 LAST\n> (body 1)\n< 550 5.7.1 spam\n> RSET\n< 250 ok\n",
+      "1: dot 550 5.7.1, dot 550 5.7.1", "ready" },
+    { "P-180 SMTPUTF8 is not offered: those who cannot be told are declined, the others get it",
+      PIPELINING "! utf8\n! begin 1\n> MAIL FROM:<s@a.example> SIZE=1234\n" R1 "> DATA\n"
+                 "< 250 ok\n< 250 ok\n< 354 go\n> (body 1)\n< 250 ok\n",
+      "1: local 553 5.6.7, dot 250", "ready" },
+    { "P-180 declined, and the other refused",
+      PIPELINING "! utf8\n! begin 1\n> MAIL FROM:<s@a.example> SIZE=1234\n" R1 "> DATA\n"
+                 "< 250 ok\n< 550 no\n< 503 no\n> RSET\n< 250 ok\n",
+      "1: local 553 5.6.7, rcpt 550", "ready" },
     { "P-162 greeting 554", "< 554 no\n", "", "broken" },
     { "P-162 greeting 421", "< 421 busy\n", "", "broken" },
     { "P-162 greeting 250", "< 250 hi\n", "", "broken" },
@@ -537,7 +624,8 @@ static void check_sane(const struct rcpt_outcome *o, const char *name, size_t cu
 {
     bool is_loss = o->stage == OUTCOME_LOST || o->stage == OUTCOME_UNKNOWN;
     bool is_peers = o->stage >= OUTCOME_MAIL && o->stage <= OUTCOME_DOT;
-    if (!is_loss && !is_peers)
+    bool is_declined = o->stage == OUTCOME_LOCAL && o->code / 100 == 5;
+    if (!is_loss && !is_peers && !is_declined)
         fail_msg("%s: lost at %zu: stage %s", name, cut, stage_names[o->stage]);
     if (is_loss && o->code / 100 == 2)
         fail_msg("%s: lost at %zu: delivered by a loss", name, cut);
@@ -620,6 +708,11 @@ static void keywords_are_read_leniently(void **state)
         { "250-mx\r\n250 SIZE 5k\r\n", CLIENT_CAN_SIZE, 0 },
         { "250-mx\r\n250 SIZE 99999999999999999999999\r\n", CLIENT_CAN_SIZE, 0 },
         { "250-mx\r\n250 ENHANCEDSTATUSCODES\r\n", CLIENT_CAN_ENHANCED, 0 },
+        { "250-mx\r\n250-BINARYMIME\r\n250-SMTPUTF8\r\n250-dsn\r\n250-DELIVERBY\r\n"
+          "250-LIMITS\r\n250 MT-PRIORITY STANAG4406\r\n",
+          CLIENT_CAN_BINARYMIME | CLIENT_CAN_SMTPUTF8 | CLIENT_CAN_DSN | CLIENT_CAN_DELIVERBY |
+              CLIENT_CAN_LIMITS | CLIENT_CAN_MT_PRIORITY,
+          0 },
     };
     for (size_t i = 0; i < 2 * ARRAY_LEN(cases); i++) {
         struct talk *t = test_malloc(sizeof(*t));
@@ -629,6 +722,42 @@ static void keywords_are_read_leniently(void **state)
         assert_int_equal(t->client.state, CLIENT_READY);
         assert_int_equal(t->client.capabilities, cases[i / 2].capabilities);
         assert_true(t->client.size_max == cases[i / 2].size_max);
+        talk_done(t);
+        test_free(t);
+    }
+}
+
+/* P-173: names in any case, positive numbers of six digits at most, the first of a name; the rest
+ * means nothing. */
+static void limits_are_read_leniently(void **state)
+{
+    static const struct {
+        const char *words;
+        struct client_limits limits;
+    } cases[] = {
+        { "", { 0, 0, 0 } },
+        { " MAILMAX=10 RCPTMAX=100 RCPTDOMAINMAX=1", { 10, 100, 1 } },
+        { " rcptmax=7", { 0, 7, 0 } },
+        { " RCPTMAX=0 RCPTMAX=5", { 0, 5, 0 } },
+        { " RCPTMAX=5 RCPTMAX=6", { 0, 5, 0 } },
+        { " RCPTMAX=-5 MAILMAX=+5", { 0, 0, 0 } },
+        { " RCPTMAX= MAILMAX RCPTDOMAINMAX=2x", { 0, 0, 0 } },
+        { " RCPTMAX=999999", { 0, 999999, 0 } },
+        { " RCPTMAX=1000000 MAILMAX=99999999999999999999999", { 0, 0, 0 } },
+        { " XRCPTMAX=5 RCPTMAXX=5  MAILMAX=3", { 3, 0, 0 } },
+    };
+    for (size_t i = 0; i < 2 * ARRAY_LEN(cases); i++) {
+        struct talk *t = test_malloc(sizeof(*t));
+        char reply[200];
+        int len =
+            snprintf(reply, sizeof reply, "250-mx\r\n250-LIMITS%s\r\n250 LIMITS RCPTMAX=1\r\n",
+                     cases[i / 2].words);
+        talk_init(t, 1);
+        hear(t, SLICE("220 mx\r\n"), false);
+        hear(t, slice_of(reply, (size_t)len), i % 2);
+        assert_int_equal(t->client.limits.mail_max, cases[i / 2].limits.mail_max);
+        assert_int_equal(t->client.limits.rcpt_max, cases[i / 2].limits.rcpt_max);
+        assert_int_equal(t->client.limits.rcpt_domain_max, cases[i / 2].limits.rcpt_domain_max);
         talk_done(t);
         test_free(t);
     }
@@ -659,6 +788,246 @@ static void mail_says_what_was_offered(void **state)
     check_mail_line("250-mx\r\n250 8BITMIME\r\n", MESSAGE_8BIT, "",
                     "MAIL FROM:<> BODY=8BITMIME\r\n");
     check_mail_line("250-mx\r\n250 8BITMIME\r\n", 0, "a@b", "MAIL FROM:<a@b>\r\n");
+}
+
+/* Everything a message can ask for; each is said exactly when its keyword was offered. */
+static void ask_for_all(struct message *m)
+{
+    m->flags = MESSAGE_8BIT | MESSAGE_UTF8 | MESSAGE_BY_TRACE;
+    m->sender = SLICE("\xc3\xa9@b");
+    m->envid = SLICE("QQ314+2B159");
+    m->ret = DSN_RET_HDRS;
+    m->priority = -3;
+    m->hold_until_ms = 5000;
+    m->deliver_by_ms = 100500;
+    message_set_rcpt_dsn(m, DSN_NOTIFY_SUCCESS | DSN_NOTIFY_DELAY, SLICE("rfc822;bob+2Bx@b"));
+}
+
+/* Says MAIL and RCPT to a peer that offers these keywords, 20 seconds after 1970. */
+static void check_lines(const char *keywords, void (*prepare)(struct message *), const char *want)
+{
+    struct talk *t = test_malloc(sizeof(*t));
+    char reply[200];
+    int len = snprintf(reply, sizeof reply, "250-mx\r\n250-PIPELINING\r\n%s250 XEND\r\n", keywords);
+    talk_init(t, 1);
+    t->now.wall_ms = 20000;
+    prepare(t->message);
+    hear(t, SLICE("220 mx\r\n"), false);
+    hear(t, slice_of(reply, (size_t)len), false);
+    buf_clear(&t->said);
+    begin(t, 1);
+    struct slice said = slice_head(buf_slice(&t->said), t->said.len - strlen("DATA\r\n"));
+    if (!slice_eq(said, slice_str(want)))
+        fail_msg("%s: said\n%.*s\nnot\n%s", keywords, SLICE_ARG(said), want);
+    talk_done(t);
+    test_free(t);
+}
+
+#define UTF8_MAIL  "MAIL FROM:<\xc3\xa9@b>"
+#define PLAIN_RCPT "RCPT TO:<r0@b.example>\r\n"
+
+/* P-65, P-68, P-177 */
+static void each_parameter_is_said_when_it_was_offered(void **state)
+{
+    check_lines("250-SMTPUTF8\r\n", ask_for_all, UTF8_MAIL " SMTPUTF8\r\n" PLAIN_RCPT);
+    check_lines("250-SMTPUTF8\r\n250-8BITMIME\r\n250-SIZE\r\n", ask_for_all,
+                UTF8_MAIL " SIZE=1234 BODY=8BITMIME SMTPUTF8\r\n" PLAIN_RCPT);
+    check_lines("250-SMTPUTF8\r\n250-DSN\r\n", ask_for_all,
+                UTF8_MAIL " SMTPUTF8 RET=HDRS ENVID=QQ314+2B159\r\n"
+                          "RCPT TO:<r0@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;bob+2Bx@b\r\n");
+    check_lines("250-SMTPUTF8\r\n250-DELIVERBY 3000\r\n", ask_for_all,
+                UTF8_MAIL " SMTPUTF8 BY=80;NT\r\n" PLAIN_RCPT);
+    check_lines("250-SMTPUTF8\r\n250-MT-PRIORITY\r\n", ask_for_all,
+                UTF8_MAIL " SMTPUTF8 MT-PRIORITY=-3\r\n" PLAIN_RCPT);
+    check_lines("250-SMTPUTF8\r\n250-FUTURERELEASE 1 2\r\n250-REQUIRETLS\r\n250-CHUNKING\r\n",
+                ask_for_all, UTF8_MAIL " SMTPUTF8\r\n" PLAIN_RCPT);
+}
+
+static void ask_for_nothing(struct message *m) {}
+
+static void never_notify(struct message *m)
+{
+    m->ret = DSN_RET_FULL;
+    message_set_rcpt_dsn(m, DSN_NOTIFY_NEVER, SLICE_NONE);
+}
+
+static void notify_failure(struct message *m)
+{
+    m->rcpts[0].address = SLICE("\"a +=b\"@b.example");
+    message_set_rcpt_dsn(m, DSN_NOTIFY_FAILURE, SLICE_NONE);
+}
+
+static void be_late(struct message *m)
+{
+    m->deliver_by_ms = 18999;
+}
+
+static void have_ages(struct message *m)
+{
+    m->deliver_by_ms = INT64_MAX;
+}
+
+static void be_in_time(struct message *m)
+{
+    m->flags = MESSAGE_BY_RETURN;
+    m->deliver_by_ms = 21999;
+}
+
+/* P-64: an ORCPT of ours only for one of whom reports are wanted; P-68: time that is over, and time
+ * without end. */
+static void parameters_of_reports_and_time(void **state)
+{
+    check_lines("250-DSN\r\n250-DELIVERBY\r\n250-MT-PRIORITY\r\n250-SMTPUTF8\r\n", ask_for_nothing,
+                "MAIL FROM:<s@a.example>\r\n" PLAIN_RCPT);
+    check_lines("250-DSN\r\n", never_notify,
+                "MAIL FROM:<s@a.example> RET=FULL\r\nRCPT TO:<r0@b.example> NOTIFY=NEVER\r\n");
+    check_lines("250-DSN\r\n", notify_failure,
+                "MAIL FROM:<s@a.example>\r\nRCPT TO:<\"a +=b\"@b.example> NOTIFY=FAILURE "
+                "ORCPT=rfc822;\"a+20+2B+3Db\"@b.example\r\n");
+    check_lines("250-DELIVERBY\r\n", be_late, "MAIL FROM:<s@a.example> BY=-2;N\r\n" PLAIN_RCPT);
+    check_lines("250-DELIVERBY\r\n", have_ages,
+                "MAIL FROM:<s@a.example> BY=999999999;N\r\n" PLAIN_RCPT);
+    check_lines("250-DELIVERBY 1\r\n", be_in_time, "MAIL FROM:<s@a.example> BY=1;R\r\n" PLAIN_RCPT);
+}
+
+/* --- what a peer lacks ----------------------------------------------------------------------- */
+
+static void be_secret(struct message *m)
+{
+    m->flags = MESSAGE_REQUIRE_TLS;
+}
+
+static void be_too_late(struct message *m)
+{
+    m->flags = MESSAGE_BY_RETURN;
+    m->deliver_by_ms = 20999;
+}
+
+static void have_a_utf8_sender(struct message *m)
+{
+    m->flags = MESSAGE_UTF8;
+    m->sender = SLICE("\xc3\xa9@b");
+}
+
+static void have_utf8_rcpts(struct message *m)
+{
+    m->flags = MESSAGE_UTF8;
+    m->rcpts[0].address = SLICE("\xc3\xa9@b");
+}
+
+static void say_content(struct message *m, struct slice content)
+{
+    m->flags = MESSAGE_UTF8 | MESSAGE_8BIT;
+    for (size_t i = 0; i < content.len; i++) /* a segment may end anywhere */
+        chain_append(&m->content, slice_of(&content.ptr[i], 1));
+}
+
+static void have_a_utf8_header(struct message *m)
+{
+    say_content(m, SLICE("Subject: \xc3\xa9\r\n\r\nbody\r\n"));
+}
+
+static void have_a_utf8_body(struct message *m)
+{
+    say_content(m, SLICE("Subject: e\r\n\r\nbody \xc3\xa9\r\n"));
+}
+
+static void have_no_header(struct message *m)
+{
+    say_content(m, SLICE("\r\n\xc3\xa9\r\n"));
+}
+
+static void have_utf8_nobody_needs(struct message *m)
+{
+    m->flags = MESSAGE_UTF8;
+}
+
+static void have_chunks(struct message *m)
+{
+    m->flags = MESSAGE_UTF8 | MESSAGE_8BIT;
+    m->chunk_count = 1;
+}
+
+static const struct {
+    void (*prepare)(struct message *m);
+    const char *keywords, *enhanced; /* "": it is sent */
+    bool is_unfit;
+} needs[] = {
+    { be_secret, "250-STARTTLS\r\n250-REQUIRETLS\r\n", "5.7.30", false }, /* P-204 */
+    { be_too_late, "250-DELIVERBY\r\n", "5.4.7", false },                 /* P-68 */
+    { be_in_time, "", "5.4.7", true },
+    { be_in_time, "250-DELIVERBY 2\r\n", "5.4.7", true },
+    { be_in_time, "250-DELIVERBY 1\r\n", "", false },
+    { be_late, "", "", false },                /* by-mode N */
+    { have_a_utf8_sender, "", "5.6.7", true }, /* P-180 */
+    { have_utf8_rcpts, "", "5.6.7", true },
+    { have_a_utf8_header, "", "5.6.9", true },
+    { have_a_utf8_body, "", "", false },
+    { have_no_header, "", "", false },
+    { have_utf8_nobody_needs, "", "", false },
+    { have_chunks, "", "5.6.9", true },
+    { have_a_utf8_sender, "250-SMTPUTF8\r\n", "", false },
+    { have_a_utf8_header, "250-SMTPUTF8\r\n", "", false },
+    { ask_for_nothing, "250-SIZE 1233\r\n", "5.3.4", true }, /* P-178 */
+    { ask_for_nothing, "250-SIZE 1234\r\n", "", false },
+};
+
+static void check_need(size_t i)
+{
+    struct talk *t = test_malloc(sizeof(*t));
+    char reply[200];
+    int len = snprintf(reply, sizeof reply, "250-mx\r\n%s250 XEND\r\n", needs[i].keywords);
+    talk_init(t, 1);
+    t->now.wall_ms = 20000;
+    needs[i].prepare(t->message);
+    hear(t, SLICE("220 mx\r\n"), false);
+    hear(t, slice_of(reply, (size_t)len), false);
+    buf_clear(&t->said);
+    begin(t, 1);
+    bool is_sent = t->said.len > 0;
+    if (is_sent != !needs[i].enhanced[0] ||
+        (!is_sent && strcmp(t->mails[0].outcomes[0].enhanced, needs[i].enhanced) != 0) ||
+        t->mails[0].txn.is_unfit != needs[i].is_unfit)
+        fail_msg("need %zu: %s", i, is_sent ? "sent" : t->mails[0].outcomes[0].enhanced);
+    if (!is_sent) {
+        assert_int_equal(t->mails[0].outcomes[0].stage, OUTCOME_LOCAL);
+        assert_int_equal(t->mails[0].outcomes[0].code / 100, 5);
+        assert_int_equal(t->client.state, CLIENT_READY);
+    }
+    talk_done(t);
+    test_free(t);
+}
+
+static void what_a_peer_lacks_is_not_tried(void **state)
+{
+    for (size_t i = 0; i < ARRAY_LEN(needs); i++)
+        check_need(i);
+}
+
+/* P-163 */
+static void helo_when_ehlo_was_hung_up_on(void **state)
+{
+    struct talk *t = test_malloc(sizeof(*t));
+    talk_init(t, 1);
+    assert_false(smtp_client_awaits_ehlo(&t->client));
+    hear(t, SLICE("220 mx\r\n"), false);
+    assert_true(smtp_client_awaits_ehlo(&t->client));
+    hear(t, SLICE("2"), false);
+    assert_false(smtp_client_awaits_ehlo(&t->client));
+    hear(t, SLICE("50-mx\r\n"), false);
+    assert_false(smtp_client_awaits_ehlo(&t->client));
+    talk_done(t);
+
+    talk_init(t, 1);
+    smtp_client_skip_ehlo(&t->client);
+    hear(t, SLICE("220 mx\r\n"), false);
+    assert_true(slice_eq(buf_slice(&t->said), SLICE("HELO me.example\r\n")));
+    assert_false(smtp_client_awaits_ehlo(&t->client));
+    hear(t, SLICE("250-mx\r\n250 PIPELINING\r\n"), false);
+    assert_int_equal(t->client.state, CLIENT_READY);
+    assert_int_equal(t->client.capabilities, 0);
+    talk_done(t);
+    test_free(t);
 }
 
 /* P-178 */
@@ -794,6 +1163,18 @@ static void when_it_can_take(void **state)
     hear(t, SLICE("354 go\r\n"), false);
     assert_false(smtp_client_can_take(&t->client));
     talk_done(t);
+
+    talk_init(t, 1); /* nor behind a chunk */
+    t->message->flags = MESSAGE_BINARY;
+    hear(t, SLICE("220 mx\r\n"), false);
+    hear(t, SLICE("250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"), false);
+    begin(t, 1);
+    hear(t, SLICE("250 ok\r\n250 ok\r\n"), false);
+    assert_true(t->mails[0].txn.dot_sent);
+    assert_false(smtp_client_can_take(&t->client));
+    hear(t, SLICE("250 ok\r\n"), false);
+    assert_true(smtp_client_can_take(&t->client));
+    talk_done(t);
     test_free(t);
 }
 
@@ -925,7 +1306,12 @@ int main(void)
         cmocka_unit_test(a_loss_anywhere_decides_all),
         cmocka_unit_test(a_loss_names_what_was_known),
         cmocka_unit_test(keywords_are_read_leniently),
+        cmocka_unit_test(limits_are_read_leniently),
         cmocka_unit_test(mail_says_what_was_offered),
+        cmocka_unit_test(each_parameter_is_said_when_it_was_offered),
+        cmocka_unit_test(parameters_of_reports_and_time),
+        cmocka_unit_test(what_a_peer_lacks_is_not_tried),
+        cmocka_unit_test(helo_when_ehlo_was_hung_up_on),
         cmocka_unit_test(a_message_over_the_size_is_not_sent),
         cmocka_unit_test(talk_out_of_turn_ends_it),
         cmocka_unit_test(many_recipients_go_by_a_window),
