@@ -15,6 +15,12 @@
 
 #define DELIVERY_ID_MAX (QUEUE_ID_LEN + 12) /* "<queue id>" or "<queue id>/<n>", with NUL */
 
+/* What the sender was told of a delivery that goes on. Part of the queue item: once is enough. */
+enum delivery_told {
+    DELIVERY_TOLD_DELAY = 1 << 0, /* it takes long (NOTIFY=DELAY, P-218) */
+    DELIVERY_TOLD_LATE = 1 << 1,  /* the time to deliver it by is over (DELIVERBY, P-68) */
+};
+
 struct delivery {
     struct list node;        /* on a destination's waiting list, or in the driver's hands */
     struct message *message; /* one reference */
@@ -22,6 +28,7 @@ struct delivery {
     char dest[DEST_KEY_MAX];
     uint16_t shard;
     uint32_t attempts;  /* attempts that ended before this one */
+    uint32_t told;      /* bits of enum delivery_told */
     int64_t expires_ms; /* wall clock */
     uint32_t *rcpts;    /* owned; live recipients, indices into message->rcpts */
     uint32_t rcpt_count;
@@ -31,6 +38,13 @@ struct delivery {
     int64_t started_ms;            /* monotonic; when the present attempt began; 0: it did not */
     void *owner;                   /* the driver's */
     bool was_requeued;             /* a stale connection lost it once; the next loss counts */
+    struct {
+        uint64_t hosts;        /* a bit for each host of that list that was asked or not reached */
+        uint32_t hosts_serial; /* of the destination's list */
+        uint32_t tries;        /* hosts that lacked something, lists of any serial */
+        bool was_unreached;    /* a host that might have taken it could not be reached */
+        struct rcpt_outcome why; /* what it becomes when no host is left; text in the arena */
+    } misfit;                    /* the pool's (pool_misfit.c) */
 };
 
 /* The name of delivery k of count: "<queue id>" when it is the only one, else "<queue id>/<k>". */
@@ -51,3 +65,11 @@ void delivery_fail_open(struct delivery *d, enum outcome_stage stage, int code,
                         const char *enhanced, struct slice text);
 /* Forgets all outcomes: the next attempt begins. */
 void delivery_restart(struct delivery *d);
+/* Forgets the outcomes and keeps their texts: the attempt goes on with another host. */
+void delivery_reopen(struct delivery *d);
+/*
+ * What no host of any destination can change: decides the outcomes and returns true when the
+ * message asks for what there is no way to do (REQUIRETLS, P-204), or the time is over by which it
+ * had to be delivered (DELIVERBY with by-mode R, P-68).
+ */
+bool delivery_is_hopeless(struct delivery *d, const struct now *now);

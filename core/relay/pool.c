@@ -62,7 +62,7 @@ uint32_t relay_pool_connections(const struct relay_pool *p)
 
 /* --- deliveries ------------------------------------------------------------------------------ */
 
-static const struct rcpt_outcome shutting_down = {
+const struct rcpt_outcome pool_shutting_down = {
     .stage = OUTCOME_LOCAL,
     .code = 451,
     .enhanced = "4.3.2",
@@ -74,7 +74,7 @@ typedef void list_put(struct list *head, struct list *node);
 static void put_waiting(struct relay_pool *p, struct delivery *d, list_put *put)
 {
     if (p->is_draining) {
-        pool_give_back(p, d, &shutting_down);
+        pool_give_back(p, d, &pool_shutting_down);
         return;
     }
     struct relay_dest *dest = pool_dest(p, d->dest);
@@ -96,13 +96,13 @@ void relay_pool_requeue(struct relay_pool *p, struct delivery *d)
 
 /* --- slots ----------------------------------------------------------------------------------- */
 
-struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest)
+struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest, size_t host)
 {
-    must(dest->host_next < dest->host_count);
+    must(host < dest->host_count);
     struct relay_slot *slot = mem_zalloc(sizeof *slot);
     slot->dest = dest;
     slot->state = SLOT_CONNECTING;
-    slot->host = dest->host_next;
+    slot->host = host;
     slot->hosts_serial = dest->hosts_serial;
     memcpy(slot->host_name, dest->hosts[slot->host].name, sizeof slot->host_name);
     list_init(&slot->offer);
@@ -147,6 +147,8 @@ void relay_pool_connected(struct relay_pool *p, struct relay_slot *slot, const s
 {
     must(slot->state == SLOT_CONNECTING);
     slot->dest->connecting_count--;
+    if (slot->dest->misfit_slot == slot)
+        slot->dest->misfit_slot = NULL;
     offer_idle(p, slot, now);
 }
 
@@ -288,6 +290,10 @@ void relay_pool_slot_gone(struct relay_pool *p, struct relay_slot *slot,
     bool is_present_list = slot->hosts_serial == dest->hosts_serial && dest->state == DEST_OPEN;
     if (!failure && was_useless(slot))
         failure = &useless;
+    if (slot->is_for_misfits && slot->messages == 0) { /* the usual host is another one */
+        pool_misfit_unreached(slot, failure ? failure : &useless);
+        failure = NULL;
+    }
     slot_free(p, slot);
     if (failure && is_present_list)
         host_failed(p, dest, host, failure, now);
@@ -332,7 +338,7 @@ void relay_pool_drain(struct relay_pool *p)
     p->is_draining = true;
     for (uint32_t i = 0; i < p->bucket_count; i++)
         for (struct relay_dest *d = p->buckets[i]; d; d = d->hash_next)
-            pool_give_back_all(p, d, &shutting_down);
+            pool_give_back_all(p, d, &pool_shutting_down);
     while (!list_is_empty(&p->idle))
         pool_slot_drain(p, list_entry(p->idle.next, struct relay_slot, idle));
 }
@@ -357,8 +363,10 @@ static void find_shard(struct relay_pool *p, uint16_t shard)
     for (uint32_t i = 0; i < p->bucket_count; i++)
         for (struct relay_dest *d = p->buckets[i]; d; d = d->hash_next) {
             uint32_t count = move_shard(&d->waiting, &p->taken, shard);
+            uint32_t misfits = move_shard(&d->misfits, &p->taken, shard);
             d->waiting_count -= count;
-            p->waiting -= count;
+            d->misfit_count -= misfits;
+            p->waiting -= count + misfits;
         }
 }
 

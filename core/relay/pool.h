@@ -13,9 +13,10 @@
  * that served messages_per_connection or idled too long are drained. A destination whose every
  * host failed backs off: its waiting deliveries are given back (the driver defers them), and so are
  * those that come before not_before_ms. Destinations take turns, so a long list never starves
- * another.
- * Limits: relay.connections_max in all, relay.per_destination_max each.
- * To add a rule: pick_* functions in pool_pick.c and a case in test_pool.c.
+ * another. What one host of a destination cannot take (its SIZE, an extension that it lacks) goes
+ * to another one before it is given up. Limits: relay.connections_max in all,
+ * relay.per_destination_max each. To add a rule: pick_* functions in pool_pick.c and a case in
+ * test_pool.c.
  */
 #include "core/base/wheel.h"
 #include "core/relay/retry.h"
@@ -46,6 +47,9 @@ struct relay_dest {
     enum relay_dest_state state;
     struct list waiting; /* deliveries */
     uint32_t waiting_count;
+    struct list misfits; /* deliveries that a host could not take, for another one */
+    uint32_t misfit_count;
+    struct relay_slot *misfit_slot; /* connecting for the first of them; NULL: none */
     struct list slots;
     struct list offers;  /* slots that may take a delivery now */
     uint32_t slot_count; /* in any state */
@@ -75,12 +79,14 @@ struct relay_slot {
     char host_name[256];
     uint32_t in_flight;    /* transactions given and not finished */
     uint32_t messages;     /* transactions given in all */
+    uint32_t messages_max; /* the peer's MAILMAX, set by the driver; 0: none (P-173) */
     int64_t idle_since_ms; /* monotonic; with READY */
     void *conn;            /* the driver's */
     struct list offer;     /* on its dest's offers, while it may take a delivery */
     struct list idle; /* on the pool's idle list while READY, on quits while it is to be closed */
     bool is_closing;  /* the driver closes it: it takes nothing more, and needs no QUIT */
     bool is_asked;    /* RELAY_QUIT was given */
+    bool is_for_misfits; /* made for what the usual host could not take */
 };
 
 enum relay_action_kind {
@@ -138,5 +144,9 @@ void relay_pool_drain(struct relay_pool *p);
 /* Takes waiting deliveries of a shard away whose lease was lost; the caller frees them. NULL: none
  * left. */
 struct delivery *relay_pool_take_shard(struct relay_pool *p, uint16_t shard);
+/* After relay_pool_sent: the slot's host lacks what the delivery needs, its outcomes say what.
+ * True: the pool took it back, for another host of the destination, or to be deferred while that
+ * cannot be reached. False: no other host is left, the outcomes stand (P-178). */
+bool relay_pool_misfit(struct relay_pool *p, struct relay_slot *slot, struct delivery *d);
 uint32_t relay_pool_waiting(const struct relay_pool *p); /* deliveries waiting, all destinations */
 uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any state */

@@ -72,6 +72,7 @@ static struct relay_dest *dest_new(struct relay_pool *p, const char *key)
     must(dest->route && dest->route->relay != RELAY_HOLD);
     list_init(&dest->node);
     list_init(&dest->waiting);
+    list_init(&dest->misfits);
     list_init(&dest->slots);
     list_init(&dest->offers);
     insert(p, dest);
@@ -107,7 +108,8 @@ static void dest_free(struct relay_pool *p, struct relay_dest *dest)
 /* RESOLVING is kept too: the driver holds it until relay_pool_resolved. */
 void pool_dest_drop(struct relay_pool *p, struct relay_dest *dest)
 {
-    if (dest->waiting_count == 0 && dest->slot_count == 0 && dest->state != DEST_RESOLVING)
+    if (dest->waiting_count == 0 && dest->misfit_count == 0 && dest->slot_count == 0 &&
+        dest->state != DEST_RESOLVING)
         dest_free(p, dest);
 }
 
@@ -153,6 +155,8 @@ void pool_give_back(struct relay_pool *p, struct delivery *d, const struct rcpt_
 void pool_give_back_all(struct relay_pool *p, struct relay_dest *dest,
                         const struct rcpt_outcome *why)
 {
+    while (dest->misfit_count > 0)
+        pool_give_back(p, pool_pop_misfit(p, dest), why);
     while (dest->waiting_count > 0)
         pool_give_back(p, pool_pop_waiting(p, dest), why);
 }
@@ -178,6 +182,7 @@ void pool_dests_free(struct relay_pool *p)
     for (uint32_t i = 0; i < p->bucket_count; i++)
         while (p->buckets[i]) {
             free_deliveries(&p->buckets[i]->waiting);
+            free_deliveries(&p->buckets[i]->misfits);
             free_slots(p->buckets[i]);
             dest_free(p, p->buckets[i]);
         }

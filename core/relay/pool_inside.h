@@ -2,7 +2,8 @@
 #pragma once
 /*
  * pool_inside - what the files of the relay pool share: pool_dests.c (destinations and what waits
- * for them), pool.c (what happened), pool_pick.c (what to do next). Nobody else includes it.
+ * for them), pool.c (what happened), pool_pick.c (what to do next), pool_misfit.c (what a host
+ * could not take). Nobody else includes it.
  */
 #include "core/relay/pool.h"
 
@@ -11,7 +12,7 @@ struct relay_pool {
     struct relay_dest **buckets; /* owned; a power of two of them */
     uint32_t bucket_count;
     uint32_t dest_count;
-    uint32_t waiting;       /* deliveries on the waiting lists */
+    uint32_t waiting;       /* deliveries on the lists `waiting` and `misfits` */
     uint32_t slots;         /* in any state */
     uint32_t leaving;       /* slots asked to quit and not gone yet */
     uint32_t starved_count; /* destinations on `starved` */
@@ -53,6 +54,20 @@ void pool_give_back_all(struct relay_pool *p, struct relay_dest *dest,
 
 /* Milliseconds a destination rests after so many failed rounds. */
 int64_t pool_backoff_ms(uint32_t failures);
-struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest);
+/* A slot for that host of the destination's list. */
+struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest, size_t host);
 /* It takes nothing more; with nothing in flight it is to be asked to quit. */
 void pool_slot_drain(struct relay_pool *p, struct relay_slot *slot);
+
+/* Why deliveries are given back while the pool drains. */
+extern const struct rcpt_outcome pool_shutting_down;
+
+/* Gives the delivery, which is on no list, to the slot (pool_pick.c). */
+struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, struct delivery *d);
+/* Something for the misfits of an open destination; RELAY_NOTHING: they wait for an event. */
+struct relay_action pool_pick_misfit(struct relay_pool *p, struct relay_dest *dest);
+/* True when they wait for a connection that is not being made. */
+bool pool_misfit_wants(const struct relay_dest *dest);
+struct delivery *pool_pop_misfit(struct relay_pool *p, struct relay_dest *dest);
+/* A slot that was made for them went without having taken one. */
+void pool_misfit_unreached(struct relay_slot *slot, const struct rcpt_outcome *failure);

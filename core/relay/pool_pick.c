@@ -36,20 +36,31 @@ static void end_round(struct relay_dest *dest)
     dest->is_round_over = false;
 }
 
-static struct relay_action pick_send(struct relay_pool *p, struct relay_dest *dest)
+static bool is_used_up(const struct relay_pool *p, const struct relay_slot *slot)
 {
-    struct relay_slot *slot = list_entry(list_pop_front(&dest->offers), struct relay_slot, offer);
+    return slot->messages >= p->cfg->relay.messages_per_connection ||
+           (slot->messages_max > 0 && slot->messages >= slot->messages_max);
+}
+
+struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, struct delivery *d)
+{
+    list_remove(&slot->offer);
     list_remove(&slot->idle);
     slot->state = SLOT_BUSY;
     slot->in_flight++;
     slot->messages++;
-    if (slot->messages == 1)
-        end_round(dest);
-    if (slot->messages >= p->cfg->relay.messages_per_connection)
+    if (slot->messages == 1 && !slot->is_for_misfits)
+        end_round(slot->dest);
+    if (is_used_up(p, slot))
         pool_slot_drain(p, slot);
-    return (struct relay_action){
-        .kind = RELAY_SEND, .dest = dest, .slot = slot, .delivery = pool_pop_waiting(p, dest)
-    };
+    return (
+        struct relay_action){ .kind = RELAY_SEND, .dest = slot->dest, .slot = slot, .delivery = d };
+}
+
+static struct relay_action pick_send(struct relay_pool *p, struct relay_dest *dest)
+{
+    struct relay_slot *slot = list_entry(dest->offers.next, struct relay_slot, offer);
+    return pool_send(p, slot, pool_pop_waiting(p, dest));
 }
 
 static bool wants_connection(const struct relay_pool *p, const struct relay_dest *dest)
@@ -78,7 +89,7 @@ static struct relay_action pick_starve(struct relay_pool *p, struct relay_dest *
 
 static struct relay_action pick_connect(struct relay_pool *p, struct relay_dest *dest)
 {
-    struct relay_slot *slot = pool_slot_new(p, dest);
+    struct relay_slot *slot = pool_slot_new(p, dest, dest->host_next);
     return (struct relay_action){
         .kind = RELAY_CONNECT, .dest = dest, .slot = slot, .host = &dest->hosts[slot->host]
     };
@@ -91,9 +102,11 @@ static bool needs_hosts(const struct relay_dest *dest, const struct now *now)
     return now->mono_ms >= dest->hosts_expire_ms && dest->hosts_failed == 0;
 }
 
-static struct relay_action pick_open(struct relay_pool *p, struct relay_dest *dest,
-                                     const struct now *now)
+static struct relay_action pick_waiting(struct relay_pool *p, struct relay_dest *dest,
+                                        const struct now *now)
 {
+    if (dest->waiting_count == 0)
+        return nothing;
     if (!list_is_empty(&dest->offers))
         return pick_send(p, dest);
     if (!wants_connection(p, dest))
@@ -105,6 +118,25 @@ static struct relay_action pick_open(struct relay_pool *p, struct relay_dest *de
     if (needs_hosts(dest, now))
         return pick_resolve(dest);
     return pick_connect(p, dest);
+}
+
+/* Misfits first: they waited before. */
+static struct relay_action pick_open(struct relay_pool *p, struct relay_dest *dest,
+                                     const struct now *now)
+{
+    struct relay_action a = dest->misfit_count > 0 ? pool_pick_misfit(p, dest) : nothing;
+    if (a.kind == RELAY_NOTHING)
+        a = pick_waiting(p, dest, now);
+    bool lacks_slot = pool_misfit_wants(dest) && p->slots >= p->cfg->relay.connections_max;
+    if (a.kind == RELAY_NOTHING && dest->place == PLACE_NONE && lacks_slot)
+        return pick_starve(p, dest);
+    return a;
+}
+
+static struct relay_action pick_resolving(struct relay_pool *p, struct relay_dest *dest)
+{
+    bool can_send = !list_is_empty(&dest->offers) && dest->waiting_count > 0;
+    return can_send ? pick_send(p, dest) : nothing;
 }
 
 static struct relay_action pick_backoff(struct relay_pool *p, struct relay_dest *dest,
@@ -119,11 +151,11 @@ static struct relay_action pick_backoff(struct relay_pool *p, struct relay_dest 
 static struct relay_action pick_for(struct relay_pool *p, struct relay_dest *dest,
                                     const struct now *now)
 {
-    if (dest->waiting_count == 0)
+    if (dest->waiting_count == 0 && dest->misfit_count == 0)
         return nothing;
     switch (dest->state) {
     case DEST_NEW: return pick_resolve(dest);
-    case DEST_RESOLVING: return list_is_empty(&dest->offers) ? nothing : pick_send(p, dest);
+    case DEST_RESOLVING: return pick_resolving(p, dest);
     case DEST_OPEN: return pick_open(p, dest, now);
     case DEST_BACKOFF: return pick_backoff(p, dest, now);
     }
@@ -232,7 +264,7 @@ struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now)
         a = take_turns(p, now);
         if (a.kind != RELAY_NOTHING)
             return a;
-    } while (!list_is_empty(&p->defers) || wake_one(p, now));
+    } while (!list_is_empty(&p->defers) || !list_is_empty(&p->quits) || wake_one(p, now));
     return pick_idle(p, now);
 }
 

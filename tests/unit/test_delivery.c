@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "core/base/must.h"
 #include "core/relay/delivery.h"
 
 static struct message *make_message(void)
@@ -79,9 +80,44 @@ static void a_restart_forgets_the_attempt(void **state)
     message_unref(m);
 }
 
+/* P-68, P-204: what no host can change is decided before one is asked. */
+static void what_is_hopeless_is_not_tried(void **state)
+{
+    static const struct {
+        uint32_t flags;
+        int64_t deliver_by_ms;
+        const char *enhanced; /* "": it is tried */
+    } rows[] = {
+        { 0, 0, "" },
+        { 0, 999, "" }, /* by-mode N */
+        { MESSAGE_BY_RETURN, 0, "" },
+        { MESSAGE_BY_RETURN, 1001, "" },
+        { MESSAGE_BY_RETURN, 1000, "5.4.7" },
+        { MESSAGE_REQUIRE_TLS, 0, "5.7.30" },
+    };
+    struct now now = { .wall_ms = 1000 };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct message *m = message_new(NULL);
+        uint32_t rcpt = 0;
+        message_add_rcpt(m, SLICE("a@x.example"), SLICE("x.example"));
+        m->flags = rows[i].flags;
+        m->deliver_by_ms = rows[i].deliver_by_ms;
+        struct delivery *d = delivery_new(m, "id", SLICE("x.example"), 0, &rcpt, 1);
+        assert_int_equal(delivery_is_hopeless(d, &now), rows[i].enhanced[0] != 0);
+        assert_string_equal(d->outcomes[0].enhanced, rows[i].enhanced);
+        if (rows[i].enhanced[0]) {
+            assert_int_equal(d->outcomes[0].stage, OUTCOME_LOCAL);
+            assert_int_equal(d->outcomes[0].code, 550);
+        }
+        delivery_free(d);
+        message_unref(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_hopeless_is_not_tried),
         cmocka_unit_test(it_copies_what_it_is_given),
         cmocka_unit_test(open_outcomes_are_failed_decided_ones_stay),
         cmocka_unit_test(a_restart_forgets_the_attempt),

@@ -150,6 +150,188 @@ static void fail_slot(struct relay_slot *slot)
     memset(words, 'x', sizeof words);
 }
 
+/* The slot's host lacks something for its present delivery. */
+static bool misfit(struct relay_slot *slot, struct delivery *d)
+{
+    relay_pool_sent(pool, slot, &now);
+    delivery_fail_open(d, OUTCOME_LOCAL, 552, "5.3.4", SLICE("too large"));
+    return relay_pool_misfit(pool, slot, d);
+}
+
+/* --- what a host cannot take (P-178) --------------------------------------------------------- */
+
+static void another_host_is_asked_before_it_is_given_up(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    assert_true(misfit(slot, d));
+    assert_int_equal(d->outcomes[0].stage, OUTCOME_NONE);
+    assert_int_equal(relay_pool_waiting(pool), 1);
+    struct relay_slot *other = want_connect("mx1.example");
+    add("x.example", 1);
+    finish(slot, want_send(slot)); /* the usual host goes on */
+    want(RELAY_NOTHING);
+    relay_pool_connected(pool, other, &now);
+    assert_ptr_equal(want_send(other), d);
+    assert_int_equal(other->state, SLOT_DRAINING); /* ordinary mail is not for it */
+    finish(other, d);
+    assert_ptr_equal(want(RELAY_QUIT).slot, other);
+    relay_pool_slot_gone(pool, other, NULL, &now);
+    want(RELAY_NOTHING);
+    assert_int_equal(relay_pool_connections(pool), 1);
+}
+
+static void what_no_host_takes_is_given_up(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    assert_true(misfit(slot, d));
+    struct relay_slot *other = want_connect("mx1.example");
+    relay_pool_connected(pool, other, &now);
+    assert_ptr_equal(want_send(other), d);
+    assert_false(misfit(other, d));
+    assert_int_equal(d->outcomes[0].code, 552);
+    delivery_free(d);
+    assert_int_equal(relay_pool_waiting(pool), 0);
+}
+
+/* One connection serves all of them. */
+static void misfits_share_a_connection(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d[2];
+    add("x.example", 1);
+    d[0] = want_send(slot);
+    assert_true(misfit(slot, d[0]));
+    struct relay_slot *other = want_connect("mx1.example");
+    d[1] = want_send(slot);
+    assert_true(misfit(slot, d[1]));
+    want(RELAY_NOTHING);
+    relay_pool_connected(pool, other, &now);
+    assert_ptr_equal(want_send(other), d[0]);
+    assert_int_equal(other->state, SLOT_BUSY);
+    finish(other, d[0]);
+    assert_ptr_equal(want_send(other), d[1]);
+    finish(other, d[1]);
+    assert_ptr_equal(want(RELAY_QUIT).slot, other);
+}
+
+/* What a host that is down might have taken comes later, not back. */
+static void a_host_that_is_down_defers_it(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 3);
+    struct delivery *d = want_send(slot);
+    assert_true(misfit(slot, d));
+    fail_slot(want_connect("mx1.example"));
+    struct relay_slot *last = want_connect("mx2.example");
+    relay_pool_connected(pool, last, &now);
+    assert_ptr_equal(want_send(last), d);
+    assert_true(misfit(last, d));
+    want_defer(OUTCOME_CONNECT, 421, "connection refused");
+    assert_ptr_equal(want(RELAY_QUIT).slot, last);
+    add("x.example", 1); /* and the destination is as good as before */
+    finish(slot, want_send(slot));
+}
+
+static void the_last_host_is_down(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    assert_true(misfit(slot, d));
+    struct relay_slot *other = want_connect("mx1.example");
+    relay_pool_connected(pool, other, &now);
+    relay_pool_slot_closing(pool, other);
+    relay_pool_slot_gone(pool, other, NULL, &now); /* it greets and hangs up */
+    want_defer(OUTCOME_LOST, 421, "the host closes connections before it takes a message");
+}
+
+/* Addresses of one name are one host: it is not asked twice. */
+static void a_host_has_one_answer(void **state)
+{
+    struct relay_host h[3] = { host_of(0), host_of(0), host_of(0) };
+    add("x.example", 1);
+    relay_pool_resolved(pool, want(RELAY_RESOLVE).dest, h, 3, 60000, NULL, &now);
+    struct relay_slot *slot = want_connect("mx0.example");
+    relay_pool_connected(pool, slot, &now);
+    struct delivery *d = want_send(slot);
+    assert_false(misfit(slot, d));
+    delivery_free(d);
+}
+
+static void an_idle_connection_makes_room_for_a_misfit(void **state)
+{
+    cfg.relay.per_destination_max = 1;
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    add("x.example", 1);
+    assert_true(misfit(slot, d));
+    assert_ptr_equal(want(RELAY_QUIT).slot, slot);
+    want(RELAY_NOTHING);
+    relay_pool_slot_gone(pool, slot, NULL, &now);
+    relay_pool_connected(pool, want_connect("mx1.example"), &now);
+    assert_ptr_equal(want(RELAY_SEND).delivery, d);
+    delivery_free(d);
+}
+
+static void a_misfit_waits_for_room_like_others(void **state)
+{
+    cfg.relay.connections_max = 2;
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    struct relay_slot *y = begin("y.example", 1);
+    struct delivery *busy = want_send(y);
+    add("x.example", 1);
+    assert_true(misfit(slot, d));
+    struct delivery *next = want_send(slot);
+    want(RELAY_NOTHING);
+    assert_int_equal(relay_pool_wake_ms(pool), INT64_MAX);
+    finish(y, busy);
+    assert_ptr_equal(want(RELAY_QUIT).slot, y);
+    relay_pool_slot_gone(pool, y, NULL, &now);
+    want_connect("mx1.example");
+    finish(slot, next);
+}
+
+static void misfits_are_handed_back_like_others(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    assert_true(misfit(slot, d));
+    struct delivery *taken = relay_pool_take_shard(pool, 0);
+    assert_ptr_equal(taken, d);
+    assert_null(relay_pool_take_shard(pool, 0));
+    assert_int_equal(relay_pool_waiting(pool), 0);
+    delivery_free(d);
+    want(RELAY_NOTHING);
+
+    add("x.example", 2);
+    d = want_send(slot);
+    assert_true(misfit(slot, d));
+    want_connect("mx1.example");
+    struct delivery *flying = want_send(slot);
+    relay_pool_drain(pool);
+    want_defer(OUTCOME_LOCAL, 451, "not tried, shutting down");
+    assert_true(misfit(slot, flying)); /* nor is the other host asked now */
+    want_defer(OUTCOME_LOCAL, 451, "not tried, shutting down");
+}
+
+/* Lists that change all the time end in an answer. */
+static void asking_has_an_end(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 2);
+    struct delivery *d = want_send(slot);
+    for (int i = 0; i < 9; i++) {
+        slot->dest->hosts_serial++;
+        assert_true(misfit(slot, d));
+        assert_ptr_equal(relay_pool_take_shard(pool, 0), d);
+        relay_pool_requeue(pool, d);
+        slot->dest->hosts_serial = slot->hosts_serial;
+        assert_ptr_equal(want_send(slot), d);
+    }
+    assert_false(misfit(slot, d));
+    delivery_free(d);
+}
+
 /* --- connections ----------------------------------------------------------------------------- */
 
 static void a_warm_connection_is_used_first(void **state)
@@ -308,6 +490,18 @@ static void a_connection_serves_so_many_messages(void **state)
     relay_pool_slot_gone(pool, slot, NULL, &now);
     relay_pool_connected(pool, next, &now);
     delivery_free(want_send(next));
+}
+
+/* P-173: MAILMAX. */
+static void a_peer_may_want_fewer(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 1);
+    slot->messages_max = 2;
+    add("x.example", 2);
+    finish(slot, want_send(slot));
+    finish(slot, want_send(slot));
+    assert_ptr_equal(want(RELAY_QUIT).slot, slot);
+    want_connect("mx0.example");
 }
 
 static void an_idle_connection_is_closed_in_time(void **state)
@@ -1010,6 +1204,17 @@ static void a_hundred_thousand_dead_destinations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CASE(another_host_is_asked_before_it_is_given_up),
+        CASE(what_no_host_takes_is_given_up),
+        CASE(misfits_share_a_connection),
+        CASE(a_host_that_is_down_defers_it),
+        CASE(the_last_host_is_down),
+        CASE(a_host_has_one_answer),
+        CASE(an_idle_connection_makes_room_for_a_misfit),
+        CASE(a_misfit_waits_for_room_like_others),
+        CASE(misfits_are_handed_back_like_others),
+        CASE(asking_has_an_end),
+        CASE(a_peer_may_want_fewer),
         CASE(a_warm_connection_is_used_first),
         CASE(a_destination_is_looked_up_by_its_key),
         CASE(another_connection_is_opened_when_many_wait),

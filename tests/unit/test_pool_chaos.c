@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pool against a driver that does anything a driver may do, at random: deliveries come, names
- * resolve or not, connections come up, refuse, hang, serve, overlap, break, time passes. After
+ * resolve or not, connections come up, refuse, hang, serve, overlap, break, a host cannot take what
+ * another might, time passes. After
  * every step a model of our own says what must hold: no limit is passed, no delivery is lost, given
  * twice or given to the wrong destination, a connection in a closing state is left alone. In some
  * cases every host dies then, slowly, and all that waits must be given back. Then the world becomes
@@ -138,6 +139,19 @@ static void gone(struct sim_slot *s, const struct rcpt_outcome *failure)
     sim.links--;
 }
 
+/* This host cannot take it. True: it waits for another one. */
+static bool is_misfit(struct sim_slot *s, struct delivery *d)
+{
+    if (sim.is_good || roll(6))
+        return false;
+    d->outcomes[0] = (struct rcpt_outcome){ .stage = OUTCOME_LOCAL, .code = 552 };
+    if (!relay_pool_misfit(sim.pool, s->slot, d))
+        return false;
+    *fate_of(d) = WAITING;
+    sim.waiting++;
+    return true;
+}
+
 /* The oldest transaction of the slot is over; one in five that may is put back. */
 static void land(struct sim_slot *s, bool may_requeue)
 {
@@ -147,6 +161,8 @@ static void land(struct sim_slot *s, bool may_requeue)
     s->may_overlap = false;
     sim.flying--;
     relay_pool_sent(sim.pool, s->slot, &sim.now);
+    if (is_misfit(s, d))
+        return;
     if (may_requeue && roll(5) == 0) {
         *fate_of(d) = WAITING;
         sim.waiting++;
@@ -166,6 +182,9 @@ static void resolve(void)
     struct relay_dest *dest = sim.lookups[i];
     sim.lookups[i] = sim.lookups[--sim.lookup_count];
     size_t count = sim.is_good ? 1 : sim.is_dead ? 3 : roll(4);
+    uint32_t per_name = 1 + roll(2);
+    for (uint32_t k = 0; k < count; k++)
+        snprintf(hosts[k].name, sizeof hosts[k].name, "mx%u", k / per_name);
     relay_pool_resolved(sim.pool, dest, hosts, count, roll(3) * 4000, count ? NULL : &why,
                         &sim.now);
 }
@@ -177,6 +196,7 @@ static void connect_ends(void)
         return;
     if (sim.is_good || roll(2)) {
         s->link = UP;
+        s->slot->messages_max = roll(4);
         relay_pool_connected(sim.pool, s->slot, &sim.now);
     } else {
         if (roll(2))
@@ -264,9 +284,16 @@ static void on_connect(const struct relay_action *a)
     for (uint32_t i = 0; i < SLOTS_MAX; i++)
         of_dest += sim.slots[i].link != FREE && sim.slots[i].slot->dest == a->dest;
     CHECK(of_dest < sim.cfg.relay.per_destination_max);
-    CHECK(a->dest->waiting_count > 4 * (uint32_t)(a->dest->connecting_count - 1) || of_dest == 0);
+    CHECK(a->dest->waiting_count > 4 * (uint32_t)(a->dest->connecting_count - 1) || of_dest == 0 ||
+          a->slot->is_for_misfits);
     *s = (struct sim_slot){ .link = CONNECTING, .slot = a->slot };
     sim.links++;
+}
+
+static uint32_t messages_max(const struct relay_slot *slot)
+{
+    uint32_t ours = sim.cfg.relay.messages_per_connection;
+    return slot->messages_max > 0 && slot->messages_max < ours ? slot->messages_max : ours;
 }
 
 static void on_send(const struct relay_action *a)
@@ -276,7 +303,7 @@ static void on_send(const struct relay_action *a)
     CHECK(!s->flying[0] || (!s->flying[1] && s->may_overlap));
     CHECK(*fate_of(a->delivery) == WAITING);
     CHECK(strcmp(a->delivery->dest, a->slot->dest->key) == 0);
-    CHECK(a->slot->messages <= sim.cfg.relay.messages_per_connection);
+    CHECK(a->slot->messages <= messages_max(a->slot));
     *fate_of(a->delivery) = FLYING;
     sim.waiting--;
     sim.flying++;
@@ -328,7 +355,7 @@ static void check(void)
         /* A connection that could serve does. */
         CHECK(s->flying[0] || s->slot->dest->waiting_count == 0);
         CHECK(!s->may_overlap || s->flying[1] || s->slot->dest->waiting_count == 0 ||
-              s->slot->messages == sim.cfg.relay.messages_per_connection);
+              s->slot->messages == messages_max(s->slot) || s->slot->is_for_misfits);
     }
 }
 
