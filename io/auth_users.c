@@ -63,16 +63,22 @@ static enum status read_lines(struct auth_users *u, const char *path, struct sli
         if (st == STATUS_OK)
             add(u, account, number);
         else
-            (void)fail_with(error, st, "%s:%u: %.*s", path, number, SLICE_ARG(buf_slice(&why)));
+            (void)fail_with(error, st, "%s:%u: user \"%.*s\": %.*s", path, number,
+                            SLICE_ARG(slice_head(line, slice_find(line, ' '))),
+                            SLICE_ARG(buf_slice(&why)));
     }
     buf_done(&why);
     return st;
 }
 
-static enum status sort(struct auth_users *u, const char *path, struct buf *error)
+static void sort(struct auth_users *u)
 {
     if (u->count > 0)
         qsort(u->entries, u->count, sizeof *u->entries, by_name);
+}
+
+static enum status find_twins(const struct auth_users *u, const char *path, struct buf *error)
+{
     for (size_t i = 1; i < u->count; i++) {
         const struct entry *one = &u->entries[i - 1], *two = &u->entries[i];
         if (strcmp(one->account->name, two->account->name) == 0)
@@ -87,8 +93,37 @@ enum status auth_users_parse(const char *path, struct slice text, struct auth_us
 {
     struct auth_users *u = mem_zalloc(sizeof *u);
     enum status st = read_lines(u, path, text, error);
+    sort(u);
     if (st == STATUS_OK)
-        st = sort(u, path, error);
+        st = find_twins(u, path, error);
+    if (st == STATUS_OK)
+        *out = u;
+    else
+        auth_users_free(u);
+    return st;
+}
+
+/* Of several of one name, which stand together, the last stays. */
+static void drop_twins(struct auth_users *u)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < u->count; i++) {
+        if (i + 1 < u->count &&
+            strcmp(u->entries[i].account->name, u->entries[i + 1].account->name) == 0)
+            account_unref(u->entries[i].account);
+        else
+            u->entries[kept++] = u->entries[i];
+    }
+    u->count = kept;
+}
+
+enum status auth_users_collect(const char *path, struct slice text, struct auth_users **out,
+                               struct buf *error)
+{
+    struct auth_users *u = mem_zalloc(sizeof *u);
+    enum status st = read_lines(u, path, text, error);
+    sort(u);
+    drop_twins(u);
     if (st == STATUS_OK)
         *out = u;
     else

@@ -10,6 +10,10 @@ struct auth_users;
 /* BAD: error holds one line "PATH:LINE: what is wrong". */
 NODISCARD enum status auth_users_parse(const char *path, struct slice text, struct auth_users **out,
                                        struct buf *error);
+/* The same of lines that came page by page from Redis: of one name several times the last counts.
+ */
+NODISCARD enum status auth_users_collect(const char *path, struct slice text,
+                                         struct auth_users **out, struct buf *error);
 void auth_users_free(struct auth_users *u); /* its references; NULL is harmless */
 /* Borrowed; NULL: nobody of that name. */
 struct account *auth_users_find(const struct auth_users *u, struct slice name);

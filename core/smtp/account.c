@@ -297,7 +297,7 @@ enum status account_parse(struct slice line, struct account **out, struct buf *e
     bool has_words = slice_find(line, ' ') < line.len;
     struct slice name = take_until(&line, ' ');
     if (!account_name_is_valid(name))
-        return complain(error, name, "is not a name: ", "1 to 255 octets of visible UTF-8");
+        return complain(error, name, "is not ", "a name: 1 to 255 octets of visible UTF-8");
     struct account *a = mem_zalloc(sizeof *a);
     atomic_init(&a->refs, 1);
     a->name = copy_of(name);
