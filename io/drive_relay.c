@@ -1,89 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Outbound connections: what the pool decides, done; what the peers say, told.
+ * drive_relay - deliveries in memory, and what the pool decides about them, done.
  *
  * Life of a delivery here:   relay_add -> waiting in the pool -> on an outbound connection ->
- * decided
- *     -> finishing (its end is on the way to Redis) -> freed
+ * decided -> finishing (its end is on the way to Redis) -> freed
  * A delivery starts only while this worker's lease in its shard is live; otherwise it waits for the
- * heartbeat.
+ * heartbeat. One that no host could serve is decided without asking any. One with more recipients
+ * than its peer takes at once (LIMITS) is divided in the queue first, so that a crash between two
+ * parts repeats none of them.
  *
- * An outbound (one connection) owns the SMTP client machine, the pool's slot and the body that is
- * being written. Bodies are written by reference; the message is pinned until the bytes have left,
- * even when the peer answers early (P-186). Large messages are read from Redis chunk by chunk while
- * they are sent, one chunk ahead.
- *
- * What an outcome becomes is settled in settle.c.
+ * A connection is the matter of relay_outbound.c, content of relay_body.c; what an outcome becomes
+ * is settled in settle.c.
  */
-#include "io/drive_relay.h"
 #include "core/base/must.h"
-#include "core/relay/pool.h"
 #include "io/drive_queue.h"
+#include "io/drive_relay_private.h"
 #include "io/resolver.h"
-#include "io/settle.h"
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-
-#define CHUNK_UNSENT_MAX                                                                           \
-    (512 * 1024) /* octets of a large body on their way before the next chunk is read */
-#define BODY_OVERLAP_MAX                                                                           \
-    (64 * 1024) /* octets unsent above which no second transaction is begun                        \
-                 */
-
-/* A message whose octets are on their way. */
-struct pin {
-    struct list node;
-    struct message *message; /* one reference; NULL when `copy` is the matter */
-    char *copy;              /* owned; a chunk's octets */
-    size_t octets;           /* of copy */
-    uint64_t end;            /* stream offset after which it may go */
-};
-
-/* The body that is being written. */
-struct body {
-    struct smtp_txn *txn; /* borrowed; NULL: none */
-    struct dot_stuffer stuffer;
-    uint32_t chunk;            /* the next chunk to ask for */
-    struct queue_chunk *asked; /* borrowed; the chunk on its way */
-};
-
-struct outbound {
-    struct list node; /* on the driver's outbounds */
-    struct relay_driver *r;
-    struct relay_slot *slot; /* borrowed; the pool's */
-    struct conn *conn;       /* borrowed; ours until on_closed */
-    struct smtp_client client;
-    struct wheel_timer timer;
-    struct body body;
-    struct list pins;
-    bool was_ready;       /* greeted and EHLO done: the pool knows */
-    bool has_served;      /* a transaction has ended well on it */
-    bool is_closing;      /* conn_finish or conn_close was called */
-    const char *lost_why; /* static; why we closed it ourselves */
-};
-
-/* What this worker has of one shard. */
-struct relay_shard {
-    uint32_t held; /* deliveries in memory */
-    int64_t
-        barred_until_ms; /* monotonic; nothing is claimed before, nor while a lost one is held */
-    bool is_barred;
-};
-
-struct relay_driver {
-    struct worker *w; /* borrowed */
-    struct relay_pool *pool;
-    struct resolver *resolver;
-    struct list outbounds;
-    struct list lookups; /* at the resolver */
-    struct settle settle;
-    uint32_t held;      /* deliveries in memory */
-    uint32_t in_flight; /* of those, on a connection */
-    uint32_t held_max;
-    struct relay_shard *shards; /* owned; one for each shard */
-    bool is_waiting_for_lease;  /* the last pump stopped at a delivery without a live lease */
-};
 
 /* A destination at the resolver. */
 struct lookup {
@@ -92,8 +25,6 @@ struct lookup {
     struct relay_dest *dest; /* the pool keeps it while it is being resolved */
 };
 
-static const struct conn_events outbound_events;
-static void pump_outbound(struct outbound *o);
 static void on_poll(void *ctx, const struct ring_done *done);
 static void on_settled(void *ctx, const struct delivery *d);
 
@@ -226,6 +157,8 @@ void relay_add(struct relay_driver *r, struct delivery *d)
     take(r, d);
     if (!is_routed_as_before(r, d))
         settle_resplit(&r->settle, d);
+    else if (delivery_is_hopeless(d, &r->w->now))
+        settle_decided(&r->settle, d, "");
     else if (r->w->is_draining)
         settle_release(&r->settle, d);
     else
@@ -237,355 +170,7 @@ static void on_settled(void *ctx, const struct delivery *d)
     forget(ctx, d);
 }
 
-/* --- pins ------------------------------------------------------------------------------------ */
-
-static void pin(struct outbound *o, struct message *message, char *copy, size_t octets)
-{
-    struct pin *p = mem_zalloc(sizeof *p);
-    p->message = message ? message_ref(message) : NULL;
-    p->copy = copy;
-    p->octets = octets;
-    o->r->w->budget.used += octets;
-    p->end = conn_offset(o->conn);
-    list_push_back(&o->pins, &p->node);
-}
-
-static void unpin(struct outbound *o, uint64_t sent)
-{
-    while (!list_is_empty(&o->pins)) {
-        struct pin *p = list_entry(o->pins.next, struct pin, node);
-        if (p->end > sent)
-            return;
-        list_remove(&p->node);
-        message_unref(p->message);
-        o->r->w->budget.used -= p->octets;
-        free(p->copy);
-        free(p);
-    }
-}
-
-/* --- bodies ---------------------------------------------------------------------------------- */
-
-static void write_span(struct outbound *o, struct slice rest, bool must_stuff)
-{
-    struct gather *out = conn_out(o->conn);
-    struct slice span;
-    if (!must_stuff) {
-        gather_ref(out, rest);
-        return;
-    }
-    while (dot_stuff_next(&o->body.stuffer, &rest, &span))
-        gather_ref(out, span);
-}
-
-/* Content that an SMTP client sent ends in CR LF (or is empty), so without lines that begin with a
- * dot there is nothing to look for. */
-static void write_rest(struct outbound *o)
-{
-    struct smtp_txn *txn = o->body.txn;
-    struct message *m = ((struct delivery *)txn->owner)->message;
-    bool must_stuff = m->flags & MESSAGE_DOT_LINES;
-    if (m->blob)
-        write_span(o, m->body, must_stuff);
-    else
-        for (struct chain_seg *seg = m->content.head; seg; seg = seg->next)
-            write_span(o, slice_of(seg->data, seg->len), must_stuff);
-    gather_ref(conn_out(o->conn), must_stuff ? dot_stuff_end(&o->body.stuffer) : SLICE(".\r\n"));
-    pin(o, m, NULL, 0);
-    o->body.txn = NULL;
-    smtp_client_body_sent(&o->client, txn, &o->r->w->now);
-}
-
-static void give_up(struct outbound *o, const char *why);
-
-static void on_body_chunk(void *owner, bool is_ok, struct slice data)
-{
-    struct outbound *o = owner;
-    o->body.asked = NULL;
-    if (!is_ok) {
-        give_up(o, "a chunk of the message could not be read from the queue");
-        return;
-    }
-    struct message *m = ((struct delivery *)o->body.txn->owner)->message;
-    char *copy = mem_alloc(data.len);
-    memcpy(copy, data.ptr, data.len);
-    write_span(o, slice_of(copy, data.len), m->flags & MESSAGE_DOT_LINES);
-    pin(o, NULL, copy, data.len);
-    pump_outbound(o);
-}
-
-/* One step of the body: the next chunk, or the rest. False: wait. */
-static bool write_body(struct outbound *o)
-{
-    struct delivery *d = o->body.txn->owner;
-    if (o->body.asked)
-        return false;
-    if (o->body.chunk == d->message->chunk_count) {
-        write_rest(o);
-        return true;
-    }
-    if (conn_unsent(o->conn) < CHUNK_UNSENT_MAX)
-        o->body.asked = queue_chunk_get(o->r->w->queue, d->shard, d->message->id, o->body.chunk++,
-                                        on_body_chunk, o);
-    return false;
-}
-
-static void begin_body(struct outbound *o, struct smtp_txn *txn)
-{
-    o->body = (struct body){ .txn = txn };
-    dot_stuffer_init(&o->body.stuffer);
-}
-
-static void end_body(struct outbound *o)
-{
-    if (o->body.asked)
-        queue_chunk_forget(o->body.asked);
-    o->body = (struct body){ 0 };
-}
-
-/* --- an outbound's turn ---------------------------------------------------------------------- */
-
-static void set_timer(struct outbound *o)
-{
-    int64_t deadline = smtp_client_deadline(&o->client);
-    if (deadline == INT64_MAX)
-        wheel_clear(&o->r->w->wheel, &o->timer);
-    else if (!wheel_timer_is_set(&o->timer) || o->timer.due_ms != deadline)
-        wheel_set(&o->r->w->wheel, &o->timer, deadline);
-}
-
-/* A connection that served before and went stale says nothing about the message: the delivery goes
- * back to the front, once (P-174). */
-static bool is_stale_loss(const struct outbound *o, const struct delivery *d)
-{
-    if (!o->has_served || d->was_requeued)
-        return false;
-    for (uint32_t i = 0; i < d->rcpt_count; i++) {
-        const struct rcpt_outcome *out = &d->outcomes[i];
-        bool is_stale =
-            out->stage == OUTCOME_LOST || (out->stage == OUTCOME_MAIL && out->code == 421);
-        if (!is_stale)
-            return false;
-    }
-    return true;
-}
-
-static void collect_finished(struct outbound *o)
-{
-    struct smtp_txn *txn;
-    while ((txn = smtp_client_finished(&o->client))) {
-        struct delivery *d = txn->owner;
-        if (o->body.txn == txn)
-            end_body(o);
-        relay_pool_sent(o->r->pool, o->slot, &o->r->w->now);
-        o->r->in_flight--;
-        if (is_stale_loss(o, d)) {
-            delivery_restart(d);
-            d->was_requeued = true;
-            relay_pool_requeue(o->r->pool, d);
-            continue;
-        }
-        o->has_served = true;
-        settle_decided(&o->r->settle, d, o->slot->host_name);
-    }
-}
-
-static void close_outbound(struct outbound *o, bool gently)
-{
-    if (o->is_closing)
-        return;
-    o->is_closing = true;
-    relay_pool_slot_closing(o->r->pool, o->slot);
-    wheel_clear(&o->r->w->wheel, &o->timer);
-    if (gently)
-        conn_finish(o->conn);
-    else
-        conn_close(o->conn);
-}
-
-/* Writes what the machine wants written; true when something may follow. */
-static bool step_outbound(struct outbound *o)
-{
-    struct smtp_txn *txn = NULL;
-    if (o->body.txn)
-        return write_body(o);
-    switch (smtp_client_next(&o->client, conn_out(o->conn), &txn, &o->r->w->now)) {
-    case CLIENT_NEXT_BYTES: return true;
-    case CLIENT_NEXT_BODY: begin_body(o, txn); return true;
-    case CLIENT_NEXT_CLOSE: close_outbound(o, o->client.state == CLIENT_CLOSED); return false;
-    case CLIENT_NEXT_NOTHING: break;
-    }
-    return false;
-}
-
-static void tell_pool(struct outbound *o)
-{
-    enum client_state state = o->client.state;
-    if (!o->was_ready && (state == CLIENT_READY || state == CLIENT_BUSY)) {
-        o->was_ready = true;
-        relay_pool_connected(o->r->pool, o->slot, &o->r->w->now);
-    }
-    if (o->was_ready && state == CLIENT_BUSY && smtp_client_can_take(&o->client) &&
-        conn_unsent(o->conn) < BODY_OVERLAP_MAX)
-        relay_pool_can_overlap(o->r->pool, o->slot);
-}
-
-static void pump_outbound(struct outbound *o)
-{
-    collect_finished(o);
-    while (!o->is_closing && step_outbound(o))
-        ;
-    collect_finished(o);
-    if (o->is_closing)
-        return;
-    tell_pool(o);
-    set_timer(o);
-}
-
-static void give_up(struct outbound *o, const char *why)
-{
-    smtp_client_lost(&o->client, OUTCOME_LOST, why);
-    collect_finished(o);
-    close_outbound(o, false);
-}
-
-static void on_timer(struct wheel_timer *timer)
-{
-    struct outbound *o = container_of(timer, struct outbound, timer);
-    if (smtp_client_deadline(&o->client) <= o->r->w->now.mono_ms)
-        smtp_client_timeout(&o->client);
-    pump_outbound(o);
-}
-
-/* --- connection events ----------------------------------------------------------------------- */
-
-static void on_connect_timeout(struct wheel_timer *timer)
-{
-    struct outbound *o = container_of(timer, struct outbound, timer);
-    smtp_client_lost(&o->client, OUTCOME_CONNECT, "connecting timed out");
-    close_outbound(o, false);
-}
-
-static void on_open(struct conn *c, int result)
-{
-    struct outbound *o = c->owner;
-    wheel_clear(&o->r->w->wheel, &o->timer);
-    if (result < 0) {
-        smtp_client_lost(&o->client, OUTCOME_CONNECT, strerror(-result));
-        relay_pool_slot_closing(o->r->pool, o->slot);
-        o->is_closing = true;
-        return;
-    }
-    wheel_timer_init(&o->timer, on_timer);
-    pump_outbound(o);
-}
-
-static size_t on_data(struct conn *c, struct slice in)
-{
-    struct outbound *o = c->owner;
-    if (!o->is_closing) {
-        smtp_client_input(&o->client, in, &o->r->w->now);
-        pump_outbound(o);
-    }
-    return in.len;
-}
-
-static void on_end(struct conn *c, int result)
-{
-    struct outbound *o = c->owner;
-    smtp_client_lost(&o->client, OUTCOME_LOST,
-                     result < 0 ? strerror(-result) : "the connection was closed by the peer");
-    collect_finished(o);
-    close_outbound(o, false);
-}
-
-static void on_sent(struct conn *c, uint64_t sent)
-{
-    struct outbound *o = c->owner;
-    unpin(o, sent);
-    smtp_client_progress(&o->client, &o->r->w->now);
-    if (!o->is_closing)
-        pump_outbound(o);
-}
-
-static void log_closed(struct outbound *o, const struct rcpt_outcome *failure)
-{
-    struct log *log = &o->r->w->log;
-    log_begin(log, failure ? LOG_WARN : LOG_DEBUG, failure ? "relay.failed" : "relay.closed");
-    log_cstr(log, "dest", o->slot->dest->key);
-    log_cstr(log, "host", o->slot->host_name);
-    log_num(log, "messages", o->slot->messages);
-    if (failure) {
-        log_num(log, "code", failure->code);
-        log_str(log, "text", failure->text);
-    }
-    log_end(log);
-}
-
-static void on_closed(struct conn *c)
-{
-    struct outbound *o = c->owner;
-    struct relay_driver *r = o->r;
-    /* A connection that had come to EHLO says nothing bad about its host by ending. */
-    const struct rcpt_outcome *failure =
-        o->client.state == CLIENT_BROKEN && !o->was_ready ? &o->client.failure : NULL;
-    smtp_client_lost(&o->client, OUTCOME_LOST, "the connection was closed");
-    collect_finished(o);
-    end_body(o);
-    log_closed(o, failure);
-    unpin(o, UINT64_MAX);
-    wheel_clear(&r->w->wheel, &o->timer);
-    relay_pool_slot_gone(r->pool, o->slot, failure, &r->w->now);
-    metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, -1);
-    smtp_client_done(&o->client);
-    list_remove(&o->node);
-    free(o);
-}
-
-static const struct conn_events outbound_events = {
-    .on_open = on_open,
-    .on_data = on_data,
-    .on_end = on_end,
-    .on_sent = on_sent,
-    .on_closed = on_closed,
-};
-
 /* --- what the pool asks ---------------------------------------------------------------------- */
-
-static void connect_failed(struct relay_driver *r, struct relay_slot *slot, int err)
-{
-    char text[128];
-    int len = snprintf(text, sizeof text, "no socket here: %s", strerror(err));
-    struct rcpt_outcome failure = {
-        .stage = OUTCOME_CONNECT, .code = 451, .enhanced = "4.3.0", .text = { text, (size_t)len }
-    };
-    relay_pool_slot_gone(r->pool, slot, &failure, &r->w->now);
-}
-
-static void connect_slot(struct relay_driver *r, struct relay_slot *slot,
-                         const struct relay_host *host)
-{
-    const struct config *cfg = r->w->cfg;
-    struct outbound *o = mem_zalloc(sizeof *o);
-    o->conn = conn_connect(&r->w->conns, (const struct sockaddr *)&host->addr, host->addr_len,
-                           &outbound_events, o);
-    if (!o->conn) {
-        free(o);
-        connect_failed(r, slot, errno);
-        return;
-    }
-    o->r = r;
-    o->slot = slot;
-    slot->conn = o;
-    list_init(&o->pins);
-    list_push_back(&r->outbounds, &o->node);
-    smtp_client_init(&o->client, slice_str(cfg->relay.helo ? cfg->relay.helo : cfg->hostname),
-                     cfg->relay.reply_timeout_ms, &r->w->now);
-    wheel_timer_init(&o->timer, on_connect_timeout);
-    wheel_set(&r->w->wheel, &o->timer, r->w->now.mono_ms + cfg->relay.connect_timeout_ms);
-    metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_TOTAL, 1);
-    metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, 1);
-}
 
 static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_count,
                         uint32_t ttl_ms, const struct rcpt_outcome *failure)
@@ -609,24 +194,6 @@ static void resolve(struct relay_driver *r, struct relay_dest *dest)
         resolver_lookup_mx(r->resolver, slice_str(dest->key), &r->w->now, on_resolved, l);
 }
 
-static void send_delivery(struct relay_driver *r, struct relay_slot *slot, struct delivery *d)
-{
-    struct outbound *o = slot->conn;
-    d->started_ms = r->w->now.mono_ms;
-    d->txn = (struct smtp_txn){
-        .message = d->message,
-        .rcpts = d->rcpts,
-        .rcpt_count = d->rcpt_count,
-        .outcomes = d->outcomes,
-        .arena = &d->arena,
-        .owner = d,
-    };
-    list_init(&d->txn.node);
-    smtp_client_begin(&o->client, &d->txn, &r->w->now);
-    r->in_flight++;
-    pump_outbound(o);
-}
-
 /* Nothing begins without a live lease. False: come back after the next heartbeat. */
 static bool may_begin(struct relay_driver *r, const struct relay_action *a)
 {
@@ -642,28 +209,49 @@ static void defer(struct relay_driver *r, struct delivery *d)
         settle_decided(&r->settle, d, "");
 }
 
+/* True when the peer's LIMITS are kept by dividing the delivery: it is taken (P-173). */
+static bool is_divided(struct relay_driver *r, struct delivery *d,
+                       const struct client_limits *limits)
+{
+    struct delivery_part *parts;
+    if (!delivery_may_exceed(d, limits))
+        return false;
+    size_t count = delivery_split(d, limits, &d->arena, &parts);
+    if (count > 1)
+        settle_split(&r->settle, d, parts, count);
+    return count > 1;
+}
+
+/* Carries out RELAY_SEND; false: nothing begins now. */
+static bool send_on(struct relay_driver *r, const struct relay_action *a)
+{
+    struct outbound *o = a->slot->conn;
+    if (!may_begin(r, a)) {
+        relay_pool_sent(r->pool, a->slot, &r->w->now);
+        relay_pool_requeue(r->pool, a->delivery);
+        r->is_waiting_for_lease = true;
+        return false;
+    }
+    if (delivery_is_hopeless(a->delivery, &r->w->now)) { /* it has waited for too long */
+        relay_pool_sent(r->pool, a->slot, &r->w->now);
+        settle_decided(&r->settle, a->delivery, "");
+    } else if (is_divided(r, a->delivery, &o->client.limits)) {
+        relay_pool_sent(r->pool, a->slot, &r->w->now);
+    } else {
+        outbound_send(o, a->delivery);
+    }
+    return true;
+}
+
 /* Carries out one decision of the pool; false: nothing more now. */
 static bool act(struct relay_driver *r)
 {
     struct relay_action a = relay_pool_next(r->pool, &r->w->now);
     switch (a.kind) {
     case RELAY_RESOLVE: resolve(r, a.dest); return true;
-    case RELAY_CONNECT: connect_slot(r, a.slot, a.host); return true;
-    case RELAY_SEND:
-        if (may_begin(r, &a)) {
-            send_delivery(r, a.slot, a.delivery);
-            return true;
-        }
-        relay_pool_sent(r->pool, a.slot, &r->w->now);
-        relay_pool_requeue(r->pool, a.delivery);
-        r->is_waiting_for_lease = true;
-        return false;
-    case RELAY_QUIT: {
-        struct outbound *o = a.slot->conn;
-        smtp_client_quit(&o->client);
-        pump_outbound(o);
-        return true;
-    }
+    case RELAY_CONNECT: outbound_connect(r, a.slot, a.host); return true;
+    case RELAY_SEND: return send_on(r, &a);
+    case RELAY_QUIT: outbound_quit(a.slot->conn); return true;
     case RELAY_DEFER: defer(r, a.delivery); return true;
     case RELAY_NOTHING: break;
     }
@@ -700,7 +288,8 @@ void relay_abandon(struct relay_driver *r)
 {
     list_for_each_safe (node, &r->outbounds) {
         struct outbound *o = list_entry(node, struct outbound, node);
-        close_outbound(o, false);
+        o->is_helo_next = false;
+        outbound_close(o, false);
         conn_close(o->conn);
     }
 }

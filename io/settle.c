@@ -13,7 +13,9 @@
 #include "io/drive_queue.h"
 #include <stdlib.h>
 
-#define SPLIT_SUFFIX_LEN 6 /* characters after "<queue id>/" of a delivery made by a resplit */
+/* Characters after "<queue id>/" of a delivery made by a split: as many as fit, for they are drawn,
+ * and one message may have tens of thousands. */
+#define SPLIT_SUFFIX_LEN (DELIVERY_ID_MAX - QUEUE_ID_LEN - 2)
 
 /* A delivery whose fate is being written down. */
 struct verdicts {
@@ -285,15 +287,32 @@ void settle_release(struct settle *s, struct delivery *d)
     queue_finish(s->w->queue, finish_for(s, d, FINISH_RELEASE));
 }
 
-static void append_split(struct settle *s, const struct delivery *d,
-                         const struct route_group *group, struct buf *out)
+static void append_split(struct settle *s, const struct delivery *d, const char *dest,
+                         const uint32_t *rcpts, uint32_t rcpt_count, struct buf *out)
 {
     static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
     char suffix[SPLIT_SUFFIX_LEN + 1] = "";
     for (int i = 0; i < SPLIT_SUFFIX_LEN; i++)
         suffix[i] = digits[entropy_below(&s->w->entropy, sizeof digits - 1)];
     must(buf_printf(out, "\n%s/%s\t", d->message->id, suffix) == STATUS_OK);
-    encode_item(d, d->attempts, slice_str(group->key), group->rcpts, group->rcpt_count, out);
+    encode_item(d, d->attempts, slice_str(dest), rcpts, rcpt_count, out);
+}
+
+static struct commit_finish *split_into(struct settle *s, struct delivery *d, size_t count)
+{
+    struct commit_finish *f = finish_for(s, d, FINISH_RESPLIT);
+    must(buf_printf(&f->item, "%zu", count) == STATUS_OK);
+    return f;
+}
+
+void settle_split(struct settle *s, struct delivery *d, const struct delivery_part *parts,
+                  size_t count)
+{
+    must(count > 1);
+    struct commit_finish *f = split_into(s, d, count);
+    for (size_t i = 0; i < count; i++)
+        append_split(s, d, d->dest, parts[i].rcpts, parts[i].rcpt_count, &f->item);
+    queue_finish(s->w->queue, f);
 }
 
 void settle_resplit(struct settle *s, struct delivery *d)
@@ -302,9 +321,8 @@ void settle_resplit(struct settle *s, struct delivery *d)
     uint32_t *unrouted, unrouted_count;
     size_t n = route_split(s->w->cfg, d->message, d->rcpts, d->rcpt_count, &d->arena, &groups,
                            &unrouted, &unrouted_count);
-    struct commit_finish *f = finish_for(s, d, FINISH_RESPLIT);
-    must(buf_printf(&f->item, "%zu", n) == STATUS_OK);
+    struct commit_finish *f = split_into(s, d, n);
     for (size_t i = 0; i < n; i++)
-        append_split(s, d, &groups[i], &f->item);
+        append_split(s, d, groups[i].key, groups[i].rcpts, groups[i].rcpt_count, &f->item);
     queue_finish(s->w->queue, f);
 }

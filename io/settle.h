@@ -23,5 +23,9 @@ void settle_done(struct settle *s); /* frees what is finishing; the queue will d
 void settle_decided(struct settle *s, struct delivery *d, const char *host);
 /* Back to the queue's front, untried. Takes d. */
 void settle_release(struct settle *s, struct delivery *d);
+/* The peer takes so many at once only: replaced by deliveries of these parts, more than one. Takes
+ * d, in whose arena they may lie. */
+void settle_split(struct settle *s, struct delivery *d, const struct delivery_part *parts,
+                  size_t count);
 /* The configuration routes d's recipients otherwise now: replaced by new deliveries. Takes d. */
 void settle_resplit(struct settle *s, struct delivery *d);

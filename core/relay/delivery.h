@@ -73,3 +73,16 @@ void delivery_reopen(struct delivery *d);
  * had to be delivered (DELIVERBY with by-mode R, P-68).
  */
 bool delivery_is_hopeless(struct delivery *d, const struct now *now);
+
+/* Recipients that go together. */
+struct delivery_part {
+    uint32_t *rcpts; /* in the arena; indices into message->rcpts, ascending */
+    uint32_t rcpt_count;
+};
+
+/* False: it keeps the limits, without a closer look. */
+bool delivery_may_exceed(const struct delivery *d, const struct client_limits *limits);
+/* Divides its recipients into parts that keep the limits, but for the last one when there would be
+ * very many; *parts lies in the arena. 1: it keeps them as it is. */
+size_t delivery_split(const struct delivery *d, const struct client_limits *limits,
+                      struct arena *arena, struct delivery_part **parts);

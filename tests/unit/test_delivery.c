@@ -114,10 +114,103 @@ static void what_is_hopeless_is_not_tried(void **state)
     }
 }
 
+/* --- parts (P-173) --------------------------------------------------------------------------- */
+
+static struct message *message_for(const char *const *addresses, uint32_t count)
+{
+    struct message *m = message_new(NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        struct slice s = slice_str(addresses[i]);
+        message_add_rcpt(m, s, slice_skip(s, slice_find(s, '@') + 1));
+    }
+    return m;
+}
+
+static const char *const mixed[] = { "0@a.x", "1@bb.x", "2@A.x", "3@c.x", "4@a.x", "5@bb.x" };
+
+static const struct {
+    struct client_limits limits;
+    const char *parts; /* "0 2 4, 1 5" */
+} splits[] = {
+    { { 0, 0, 0 }, "0 1 2 3 4 5" },      { { 1, 6, 3 }, "0 1 2 3 4 5" },
+    { { 0, 1, 0 }, "0, 1, 2, 3, 4, 5" }, { { 0, 4, 0 }, "0 1 2 3, 4 5" },
+    { { 0, 5, 0 }, "0 1 2 3 4, 5" },     { { 0, 0, 1 }, "0 2 4, 3, 1 5" },
+    { { 0, 0, 2 }, "0 2 3 4, 1 5" },     { { 0, 2, 1 }, "0 2, 4, 3, 1 5" },
+    { { 0, 2, 2 }, "0 2, 3 4, 1 5" },
+};
+
+static void check_split(const struct delivery *d, const struct client_limits *limits,
+                        const char *want)
+{
+    struct arena arena;
+    struct delivery_part *parts;
+    struct buf got;
+    arena_init(&arena);
+    buf_init(&got, 1000);
+    size_t count = delivery_split(d, limits, &arena, &parts);
+    for (size_t i = 0; i < count; i++)
+        for (uint32_t k = 0; k < parts[i].rcpt_count; k++)
+            assert_int_equal(buf_printf(&got, "%s%u",
+                                        k   ? " "
+                                        : i ? ", "
+                                            : "",
+                                        parts[i].rcpts[k]),
+                             STATUS_OK);
+    if (!slice_eq(buf_slice(&got), slice_str(want)))
+        fail_msg("%.*s, not %s", SLICE_ARG(buf_slice(&got)), want);
+    assert_true(count == 1 || delivery_may_exceed(d, limits));
+    buf_done(&got);
+    arena_done(&arena);
+}
+
+static void parts_keep_the_limits(void **state)
+{
+    const uint32_t rcpts[] = { 0, 1, 2, 3, 4, 5 };
+    struct message *m = message_for(mixed, ARRAY_LEN(mixed));
+    struct delivery *d = delivery_new(m, "id", SLICE("@*"), 0, rcpts, ARRAY_LEN(rcpts));
+    for (size_t i = 0; i < ARRAY_LEN(splits); i++)
+        check_split(d, &splits[i].limits, splits[i].parts);
+    delivery_free(d);
+    d = delivery_new(m, "id", SLICE("@*"), 0, (uint32_t[]){ 1, 4 }, 2); /* those that are left */
+    check_split(d, &(struct client_limits){ 0, 1, 0 }, "1, 4");
+    assert_false(delivery_may_exceed(d, &(struct client_limits){ 1, 2, 2 }));
+    delivery_free(d);
+    message_unref(m);
+}
+
+/* At a hundred, the rest stays together. */
+static void parts_are_bounded(void **state)
+{
+    enum { COUNT = 1000 };
+    const char *addresses[COUNT];
+    uint32_t rcpts[COUNT], next = 0;
+    struct delivery_part *parts;
+    struct arena arena;
+    arena_init(&arena);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        addresses[i] = mixed[i % ARRAY_LEN(mixed)];
+        rcpts[i] = i;
+    }
+    struct message *m = message_for(addresses, COUNT);
+    struct delivery *d = delivery_new(m, "id", SLICE("@*"), 0, rcpts, COUNT);
+    size_t count = delivery_split(d, &(struct client_limits){ 0, 2, 0 }, &arena, &parts);
+    assert_int_equal(count, 100);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(parts[i].rcpt_count, i < 99 ? 2 : COUNT - 2 * 99);
+        for (uint32_t k = 0; k < parts[i].rcpt_count; k++)
+            assert_int_equal(parts[i].rcpts[k], next++);
+    }
+    arena_done(&arena);
+    delivery_free(d);
+    message_unref(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_hopeless_is_not_tried),
+        cmocka_unit_test(parts_keep_the_limits),
+        cmocka_unit_test(parts_are_bounded),
         cmocka_unit_test(it_copies_what_it_is_given),
         cmocka_unit_test(open_outcomes_are_failed_decided_ones_stay),
         cmocka_unit_test(a_restart_forgets_the_attempt),

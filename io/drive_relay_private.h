@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * drive_relay_private - the relay driver's inside, shared by drive_relay.c (deliveries, what the
+ * pool asks), relay_outbound.c (one connection) and relay_body.c (content on its way).
+ */
+#include "core/relay/pool.h"
+#include "io/drive_relay.h"
+#include "io/settle.h"
+
+/* The body that is being written. */
+struct body {
+    struct smtp_txn *txn; /* borrowed; NULL: none */
+    struct dot_stuffer stuffer;
+    char tail[2];              /* the last octets written; CR LF at the very start */
+    uint64_t written;          /* octets of content */
+    uint32_t chunk;            /* the next chunk to ask for */
+    struct queue_chunk *asked; /* borrowed; the chunk on its way */
+};
+
+struct outbound {
+    struct list node; /* on the driver's outbounds */
+    struct relay_driver *r;
+    struct relay_slot *slot; /* borrowed; the pool's */
+    struct conn *conn;       /* borrowed; ours until on_closed */
+    struct smtp_client client;
+    struct wheel_timer timer;
+    struct body body;
+    struct list pins;
+    struct sockaddr_storage addr; /* where it is connected to */
+    socklen_t addr_len;
+    bool was_ready;    /* greeted and EHLO done: the pool knows */
+    bool has_served;   /* a transaction has ended well on it */
+    bool is_closing;   /* conn_finish or conn_close was called */
+    bool is_helo_next; /* the peer hung up on EHLO: once more, with HELO (P-163) */
+};
+
+/* What this worker has of one shard. */
+struct relay_shard {
+    uint32_t held; /* deliveries in memory */
+    int64_t
+        barred_until_ms; /* monotonic; nothing is claimed before, nor while a lost one is held */
+    bool is_barred;
+};
+
+struct relay_driver {
+    struct worker *w; /* borrowed */
+    struct relay_pool *pool;
+    struct resolver *resolver;
+    struct list outbounds;
+    struct list lookups; /* at the resolver */
+    struct settle settle;
+    uint32_t held;      /* deliveries in memory */
+    uint32_t in_flight; /* of those, on a connection */
+    uint32_t held_max;
+    struct relay_shard *shards; /* owned; one for each shard */
+    bool is_waiting_for_lease;  /* the last pump stopped at a delivery without a live lease */
+};
+
+/* relay_outbound.c */
+
+/* Connects the slot; it is gone at once when there is no socket for it. */
+void outbound_connect(struct relay_driver *r, struct relay_slot *slot,
+                      const struct relay_host *host);
+/* Begins a delivery that the slot may take. */
+void outbound_send(struct outbound *o, struct delivery *d);
+void outbound_quit(struct outbound *o);
+/* One turn: says what is to be said, collects what is over. */
+void outbound_pump(struct outbound *o);
+/* Ends it now, as if lost; why is static. */
+void outbound_give_up(struct outbound *o, const char *why);
+/* Closes it; gently: after what it still has to say. */
+void outbound_close(struct outbound *o, bool gently);
+
+/* relay_body.c */
+
+void body_begin(struct outbound *o, struct smtp_txn *txn);
+/* One step: the next chunk is asked for, or the rest is written. False: it waits, or the connection
+ * was given up. */
+bool body_write(struct outbound *o);
+/* The transaction is over, written or not. */
+void body_end(struct outbound *o);
+/* Lets go of what lies before stream offset `sent`. */
+void body_unpin(struct outbound *o, uint64_t sent);

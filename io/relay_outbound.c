@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * relay_outbound - one connection to a peer.
+ *
+ * An outbound owns the SMTP client machine, the pool's slot and the body that is being written
+ * (relay_body.c). Events of the connection and the timer feed the machine; after each, a turn says
+ * what it wants said, hands over what is over, and tells the pool what the slot can take.
+ *
+ * Life:   outbound_connect -> on_open -> turns -> outbound_close (is_closing) -> on_closed: freed
+ * A slot lives as long as its outbound, with one exception: a peer that hangs up where its reply to
+ * EHLO should be is connected to once more, with HELO, in the same slot (P-163).
+ */
+#include "core/base/must.h"
+#include "io/drive_relay_private.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Octets unsent above which no second transaction is begun. */
+#define BODY_OVERLAP_MAX (64 * 1024)
+
+static const struct conn_events outbound_events;
+static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
+                       socklen_t addr_len, bool is_helo_only);
+
+/* --- an outbound's turn ---------------------------------------------------------------------- */
+
+static void set_timer(struct outbound *o)
+{
+    int64_t deadline = smtp_client_deadline(&o->client);
+    if (deadline == INT64_MAX)
+        wheel_clear(&o->r->w->wheel, &o->timer);
+    else if (!wheel_timer_is_set(&o->timer) || o->timer.due_ms != deadline)
+        wheel_set(&o->r->w->wheel, &o->timer, deadline);
+}
+
+/* A connection that served before and went stale says nothing about the message: the delivery goes
+ * back to the front, once (P-174). */
+static bool is_stale_loss(const struct outbound *o, const struct delivery *d)
+{
+    if (!o->has_served || d->was_requeued)
+        return false;
+    for (uint32_t i = 0; i < d->rcpt_count; i++) {
+        const struct rcpt_outcome *out = &d->outcomes[i];
+        bool is_stale =
+            out->stage == OUTCOME_LOST || (out->stage == OUTCOME_MAIL && out->code == 421);
+        if (!is_stale)
+            return false;
+    }
+    return true;
+}
+
+static void collect_finished(struct outbound *o)
+{
+    struct smtp_txn *txn;
+    while ((txn = smtp_client_finished(&o->client))) {
+        struct delivery *d = txn->owner;
+        if (o->body.txn == txn)
+            body_end(o);
+        relay_pool_sent(o->r->pool, o->slot, &o->r->w->now);
+        o->r->in_flight--;
+        if (txn->is_unfit && relay_pool_misfit(o->r->pool, o->slot, d))
+            continue;
+        if (is_stale_loss(o, d)) {
+            delivery_restart(d);
+            d->was_requeued = true;
+            relay_pool_requeue(o->r->pool, d);
+            continue;
+        }
+        o->has_served = true;
+        settle_decided(&o->r->settle, d, o->slot->host_name);
+    }
+}
+
+void outbound_close(struct outbound *o, bool gently)
+{
+    if (o->is_closing)
+        return;
+    o->is_closing = true;
+    if (!o->is_helo_next)
+        relay_pool_slot_closing(o->r->pool, o->slot);
+    wheel_clear(&o->r->w->wheel, &o->timer);
+    if (gently)
+        conn_finish(o->conn);
+    else
+        conn_close(o->conn);
+}
+
+/* Writes what the machine wants written; true when something may follow. */
+static bool step_outbound(struct outbound *o)
+{
+    struct smtp_txn *txn = NULL;
+    if (o->body.txn)
+        return body_write(o);
+    switch (smtp_client_next(&o->client, conn_out(o->conn), &txn, &o->r->w->now)) {
+    case CLIENT_NEXT_BYTES: return true;
+    case CLIENT_NEXT_BODY: body_begin(o, txn); return true;
+    case CLIENT_NEXT_CLOSE: outbound_close(o, o->client.state == CLIENT_CLOSED); return false;
+    case CLIENT_NEXT_NOTHING: break;
+    }
+    return false;
+}
+
+static void tell_pool(struct outbound *o)
+{
+    enum client_state state = o->client.state;
+    if (!o->was_ready && (state == CLIENT_READY || state == CLIENT_BUSY)) {
+        o->was_ready = true;
+        o->slot->messages_max = o->client.limits.mail_max;
+        relay_pool_connected(o->r->pool, o->slot, &o->r->w->now);
+    }
+    if (o->was_ready && state == CLIENT_BUSY && smtp_client_can_take(&o->client) &&
+        conn_unsent(o->conn) < BODY_OVERLAP_MAX)
+        relay_pool_can_overlap(o->r->pool, o->slot);
+}
+
+void outbound_pump(struct outbound *o)
+{
+    collect_finished(o);
+    while (!o->is_closing && step_outbound(o))
+        ;
+    collect_finished(o);
+    if (o->is_closing)
+        return;
+    tell_pool(o);
+    set_timer(o);
+}
+
+void outbound_give_up(struct outbound *o, const char *why)
+{
+    smtp_client_lost(&o->client, OUTCOME_LOST, why);
+    collect_finished(o);
+    outbound_close(o, false);
+}
+
+static void on_timer(struct wheel_timer *timer)
+{
+    struct outbound *o = container_of(timer, struct outbound, timer);
+    if (smtp_client_deadline(&o->client) <= o->r->w->now.mono_ms)
+        smtp_client_timeout(&o->client);
+    outbound_pump(o);
+}
+
+/* --- connection events ----------------------------------------------------------------------- */
+
+static void on_connect_timeout(struct wheel_timer *timer)
+{
+    struct outbound *o = container_of(timer, struct outbound, timer);
+    smtp_client_lost(&o->client, OUTCOME_CONNECT, "connecting timed out");
+    outbound_close(o, false);
+}
+
+static void on_open(struct conn *c, int result)
+{
+    struct outbound *o = c->owner;
+    wheel_clear(&o->r->w->wheel, &o->timer);
+    if (result < 0) {
+        smtp_client_lost(&o->client, OUTCOME_CONNECT, strerror(-result));
+        relay_pool_slot_closing(o->r->pool, o->slot);
+        o->is_closing = true;
+        return;
+    }
+    wheel_timer_init(&o->timer, on_timer);
+    outbound_pump(o);
+}
+
+static size_t on_data(struct conn *c, struct slice in)
+{
+    struct outbound *o = c->owner;
+    if (!o->is_closing) {
+        smtp_client_input(&o->client, in, &o->r->w->now);
+        outbound_pump(o);
+    }
+    return in.len;
+}
+
+static void on_end(struct conn *c, int result)
+{
+    struct outbound *o = c->owner;
+    o->is_helo_next = smtp_client_awaits_ehlo(&o->client) && !o->r->w->is_draining;
+    smtp_client_lost(&o->client, OUTCOME_LOST,
+                     result < 0 ? strerror(-result) : "the connection was closed by the peer");
+    collect_finished(o);
+    outbound_close(o, false);
+}
+
+static void on_sent(struct conn *c, uint64_t sent)
+{
+    struct outbound *o = c->owner;
+    body_unpin(o, sent);
+    smtp_client_progress(&o->client, &o->r->w->now);
+    if (!o->is_closing)
+        outbound_pump(o);
+}
+
+static void log_closed(struct outbound *o, const struct rcpt_outcome *failure)
+{
+    struct log *log = &o->r->w->log;
+    log_begin(log, failure ? LOG_WARN : LOG_DEBUG, failure ? "relay.failed" : "relay.closed");
+    log_cstr(log, "dest", o->slot->dest->key);
+    log_cstr(log, "host", o->slot->host_name);
+    log_num(log, "messages", o->slot->messages);
+    if (failure) {
+        log_num(log, "code", failure->code);
+        log_str(log, "text", failure->text);
+    }
+    log_end(log);
+}
+
+static void on_closed(struct conn *c)
+{
+    struct outbound *o = c->owner;
+    struct relay_driver *r = o->r;
+    /* A connection that had come to EHLO says nothing bad about its host by ending. */
+    const struct rcpt_outcome *failure =
+        o->client.state == CLIENT_BROKEN && !o->was_ready ? &o->client.failure : NULL;
+    smtp_client_lost(&o->client, OUTCOME_LOST, "the connection was closed");
+    collect_finished(o);
+    body_end(o);
+    log_closed(o, failure);
+    body_unpin(o, UINT64_MAX);
+    wheel_clear(&r->w->wheel, &o->timer);
+    if (o->is_helo_next)
+        connect_to(r, o->slot, (const struct sockaddr *)&o->addr, o->addr_len, true);
+    else
+        relay_pool_slot_gone(r->pool, o->slot, failure, &r->w->now);
+    metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, -1);
+    smtp_client_done(&o->client);
+    list_remove(&o->node);
+    free(o);
+}
+
+static const struct conn_events outbound_events = {
+    .on_open = on_open,
+    .on_data = on_data,
+    .on_end = on_end,
+    .on_sent = on_sent,
+    .on_closed = on_closed,
+};
+
+/* --- entry points ---------------------------------------------------------------------------- */
+
+static void connect_failed(struct relay_driver *r, struct relay_slot *slot, int err)
+{
+    char text[128];
+    int len = snprintf(text, sizeof text, "no socket here: %s", strerror(err));
+    struct rcpt_outcome failure = {
+        .stage = OUTCOME_CONNECT, .code = 451, .enhanced = "4.3.0", .text = { text, (size_t)len }
+    };
+    relay_pool_slot_gone(r->pool, slot, &failure, &r->w->now);
+}
+
+static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
+                       socklen_t addr_len, bool is_helo_only)
+{
+    const struct config *cfg = r->w->cfg;
+    struct outbound *o = mem_zalloc(sizeof *o);
+    o->conn = conn_connect(&r->w->conns, addr, addr_len, &outbound_events, o);
+    if (!o->conn) {
+        free(o);
+        connect_failed(r, slot, errno);
+        return;
+    }
+    o->r = r;
+    o->slot = slot;
+    slot->conn = o;
+    memcpy(&o->addr, addr, addr_len);
+    o->addr_len = addr_len;
+    list_init(&o->pins);
+    list_push_back(&r->outbounds, &o->node);
+    smtp_client_init(&o->client, slice_str(cfg->relay.helo ? cfg->relay.helo : cfg->hostname),
+                     cfg->relay.reply_timeout_ms, &r->w->now);
+    if (is_helo_only)
+        smtp_client_skip_ehlo(&o->client);
+    wheel_timer_init(&o->timer, on_connect_timeout);
+    wheel_set(&r->w->wheel, &o->timer, r->w->now.mono_ms + cfg->relay.connect_timeout_ms);
+    metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_TOTAL, 1);
+    metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, 1);
+}
+
+void outbound_connect(struct relay_driver *r, struct relay_slot *slot,
+                      const struct relay_host *host)
+{
+    connect_to(r, slot, (const struct sockaddr *)&host->addr, host->addr_len, false);
+}
+
+void outbound_send(struct outbound *o, struct delivery *d)
+{
+    d->started_ms = o->r->w->now.mono_ms;
+    d->txn = (struct smtp_txn){
+        .message = d->message,
+        .rcpts = d->rcpts,
+        .rcpt_count = d->rcpt_count,
+        .outcomes = d->outcomes,
+        .arena = &d->arena,
+        .owner = d,
+    };
+    list_init(&d->txn.node);
+    smtp_client_begin(&o->client, &d->txn, &o->r->w->now);
+    o->r->in_flight++;
+    outbound_pump(o);
+}
+
+void outbound_quit(struct outbound *o)
+{
+    smtp_client_quit(&o->client);
+    outbound_pump(o);
+}
