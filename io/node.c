@@ -10,6 +10,7 @@
 #include "io/node.h"
 #include "core/base/must.h"
 #include "io/admin.h"
+#include "io/authenticator.h"
 #include "io/tls.h"
 #include "io/worker.h"
 #include <errno.h>
@@ -38,6 +39,7 @@ struct node {
     struct redis_child *child; /* owned; NULL with an external Redis */
     uint16_t shards;
     struct tls_store *tls;             /* owned; NULL: no listener encrypts */
+    struct auth_shared *auth;          /* owned; NULL: no listener has AUTH */
     _Atomic uint32_t *tenant_sessions; /* owned; one for each tenant */
     struct admin *admin;               /* owned; NULL without an admin port */
     const struct metrics **sets;
@@ -218,6 +220,35 @@ static void look_after_tls(struct node *n, bool is_asked)
         reload_tls(n);
 }
 
+/* --- users ----------------------------------------------------------------------------------- */
+
+static bool needs_users(const struct config *cfg)
+{
+    for (size_t i = 0; i < cfg->listener_count; i++)
+        if (cfg->listeners[i].auth != AUTH_OFF)
+            return true;
+    return false;
+}
+
+static enum status load_users(struct node *n)
+{
+    return needs_users(n->cfg) ? auth_shared_new(n->cfg, &n->auth, &n->error) : STATUS_OK;
+}
+
+static void look_after_users(struct node *n, bool is_asked)
+{
+    struct buf error;
+    if (!n->auth || (!is_asked && !auth_shared_has_changed(n->auth)))
+        return;
+    buf_init(&error, ERROR_MAX);
+    bool is_good = auth_shared_reload(n->auth, &error) == STATUS_OK;
+    begin_line(n, is_good ? LOG_INFO : LOG_ERROR, is_good ? "users.reloaded" : "users.bad");
+    if (!is_good)
+        log_str(&n->log, "error", buf_slice(&error));
+    end_line(n);
+    buf_done(&error);
+}
+
 /* --- start ----------------------------------------------------------------------------------- */
 
 static uint32_t worker_count_of(const struct config *cfg)
@@ -249,6 +280,8 @@ static enum status start_redis(struct node *n)
         st = redis_address_of(n->cfg, &n->redis, &n->error);
     if (st == STATUS_OK)
         st = redis_boot(n->cfg, &n->redis, &n->shards, &n->error);
+    if (st == STATUS_OK && n->auth)
+        st = auth_shared_adopt(n->auth, &n->redis, &n->error);
     return st;
 }
 
@@ -263,6 +296,8 @@ static enum status prepare_workers(struct node *n)
     }
     enum status st = load_tls(n);
     if (st == STATUS_OK)
+        st = load_users(n);
+    if (st == STATUS_OK)
         st = bind_all(n, sets);
     if (st == STATUS_OK)
         st = start_redis(n);
@@ -270,6 +305,7 @@ static enum status prepare_workers(struct node *n)
         worker_init(&n->workers[i], i, n->worker_count, n->cfg, &n->redis, n->shards, n->log_fd,
                     sets[i], count);
         n->workers[i].tls = n->tls;
+        n->workers[i].auth_shared = n->auth;
         n->workers[i].tenant_sessions = n->tenant_sessions;
         n->sets[i] = &n->workers[i].metrics;
     }
@@ -348,6 +384,7 @@ static void run_until_signal(struct node *n, const sigset_t *signals)
             return;
         look_after_child(n);
         look_after_tls(n, sig == SIGHUP);
+        look_after_users(n, sig == SIGHUP);
     }
 }
 
@@ -444,6 +481,7 @@ static void node_done(struct node *n)
     if (n->cfg->log.file && n->log_fd >= 0)
         close(n->log_fd);
     buf_done(&n->error);
+    auth_shared_free(n->auth);
     tls_store_free(n->tls);
     free((void *)n->tenant_sessions);
     free(n->workers);

@@ -6,6 +6,7 @@
  */
 #include "io/worker.h"
 #include "core/base/must.h"
+#include "io/authenticator.h"
 #include "io/drive_queue.h"
 #include "io/drive_relay.h"
 #include "io/drive_submit.h"
@@ -114,6 +115,8 @@ static void update_gauges(struct worker *w)
 
 static bool end_turn(struct worker *w)
 {
+    if (w->auth)
+        authenticator_pump(w->auth);
     submit_pump(w->submit);
     relay_pump(w->relay);
     queue_pump(w->queue);
@@ -186,6 +189,7 @@ static enum status assemble(struct worker *w)
     conn_table_init(&w->conns, w->ring, &w->wheel, &w->metrics, &w->now, sockets_max(w));
     ring_on(w->ring, RING_WAKE, on_wake, w);
     w->queue = queue_new(w);
+    w->auth = w->auth_shared ? authenticator_new(w, w->auth_shared) : NULL;
     w->relay = relay_new(w);
     w->submit = submit_new(w);
     if (!w->relay)
@@ -217,6 +221,8 @@ static void dismantle(struct worker *w)
     ring_free(w->ring);
     log_sink_finish(&w->sink);
     submit_free(w->submit);
+    if (w->auth)
+        authenticator_free(w->auth);
     relay_free(w->relay);
     queue_free(w->queue);
     conn_table_done(&w->conns);

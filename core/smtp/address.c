@@ -14,11 +14,17 @@
  * Limits: those of RFC 5321 4.5.3.1, counted over the octets as given; the path's over all of it,
  * source route and brackets too. Only 253 octets of a domain name can exist in the DNS; the longer
  * ones fail there.
- * To extend: SMTPUTF8 changes octet_fault, is_atext and the label scanner, nothing else.
+ *
+ * SMTPUTF8 (RFC 6531 3.3): a UTF-8 character may stand wherever a letter may. The encoding is
+ * strict (P-70), controls and line separators are no characters here, and a domain must have
+ * A-labels, so that no ideographic full stop or wide letter makes another domain of it (P-71).
+ * Whether the extension was asked for is the session's to check: is_utf8 tells.
  */
 #include "core/smtp/address.h"
+#include "core/smtp/idn.h"
 
 #include <arpa/inet.h>
+#include <stdint.h>
 
 #define LABEL_MAX 63 /* RFC 1035 2.3.4 */
 
@@ -49,6 +55,30 @@ static struct slice span(struct slice in, size_t from, size_t to)
     return slice_head(slice_skip(in, from), to - from);
 }
 
+/* Octets of the UTF-8 character at the cursor; 0: there is none, or one that must not be (C1
+ * controls, line and paragraph separators, surrogates, overlong forms, beyond U+10FFFF). */
+static size_t utf8_len(struct slice in, size_t at)
+{
+    static const uint32_t least[] = { 0, 0, 0xa0, 0x800, 0x10000 };
+    const unsigned char *p = (const unsigned char *)in.ptr + at;
+    size_t left = in.len - at;
+    if (at >= in.len || *p < 0xc2 || *p > 0xf4)
+        return 0;
+    size_t len = *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4;
+    if (left < len)
+        return 0;
+    uint32_t code = *p & (0x7fu >> len);
+    for (size_t i = 1; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (p[i] & 0x3fu);
+    }
+    if (code < least[len] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ||
+        code == 0x2028 || code == 0x2029)
+        return 0;
+    return len;
+}
+
 /* Why the octet at the cursor (or the end) cannot stand there. */
 static enum address_error octet_fault(struct slice in, size_t at)
 {
@@ -63,9 +93,9 @@ static enum address_error octet_fault(struct slice in, size_t at)
 static enum address_error scan_dot_string(struct slice in, size_t *at)
 {
     for (;; (*at)++) {
-        size_t atom = *at;
-        while (*at < in.len && is_atext(in.ptr[*at]))
-            (*at)++;
+        size_t atom = *at, step;
+        while (*at < in.len && (step = is_atext(in.ptr[*at]) ? 1 : utf8_len(in, *at)) > 0)
+            *at += step;
         if (*at == atom)
             return octet_fault(in, *at);
         if (!at_octet(in, *at, '.'))
@@ -76,10 +106,12 @@ static enum address_error scan_dot_string(struct slice in, size_t *at)
 /* Quoted-string = DQUOTE *(qtextSMTP / "\" %d32-126) DQUOTE; the cursor is on the first quote. */
 static enum address_error scan_quoted_string(struct slice in, size_t *at)
 {
-    for ((*at)++; !at_octet(in, *at, '"'); (*at)++) {
-        if (at_octet(in, *at, '\\'))
-            (*at)++;
-        if (*at >= in.len || !is_printable(in.ptr[*at]))
+    size_t step;
+    for ((*at)++; !at_octet(in, *at, '"'); *at += step) {
+        bool is_pair = at_octet(in, *at, '\\');
+        *at += is_pair;
+        step = *at < in.len && is_printable(in.ptr[*at]) ? 1 : is_pair ? 0 : utf8_len(in, *at);
+        if (step == 0)
             return octet_fault(in, *at);
     }
     (*at)++;
@@ -97,18 +129,29 @@ static enum address_error scan_local(struct slice in, size_t *at, struct slice *
     return error;
 }
 
-/* One label: letters, digits, '_' and inner hyphens. */
+static bool is_ldh(char c)
+{
+    return is_letter_or_digit(c) || c == '-' || c == '_';
+}
+
+/* One label: letters, digits, '_' and inner hyphens; UTF-8 is judged with the whole domain. */
 static enum address_error scan_label(struct slice in, size_t *at)
 {
-    size_t start = *at;
-    while (*at < in.len &&
-           (is_letter_or_digit(in.ptr[*at]) || in.ptr[*at] == '-' || in.ptr[*at] == '_'))
-        (*at)++;
+    size_t start = *at, step;
+    while (*at < in.len && (step = is_ldh(in.ptr[*at]) ? 1 : utf8_len(in, *at)) > 0)
+        *at += step;
     if (*at == start)
         return octet_fault(in, *at);
     if (in.ptr[start] == '-' || in.ptr[*at - 1] == '-')
         return ADDRESS_SYNTAX;
     return *at - start > LABEL_MAX ? ADDRESS_TOO_LONG : ADDRESS_OK;
+}
+
+static bool has_a_labels(struct slice domain)
+{
+    char ascii[IDN_ASCII_MAX];
+    size_t len;
+    return !idn_is_needed(domain) || idn_to_ascii(domain, ascii, &len);
 }
 
 /* P-47: no empty label, so neither a leading nor a trailing dot. */
@@ -122,7 +165,10 @@ static enum address_error scan_domain_name(struct slice in, size_t *at)
         if (!at_octet(in, *at, '.'))
             break;
     }
-    return *at - start > ADDRESS_DOMAIN_MAX ? ADDRESS_TOO_LONG : ADDRESS_OK;
+    struct slice domain = span(in, start, *at);
+    if (domain.len > ADDRESS_DOMAIN_MAX)
+        return ADDRESS_TOO_LONG;
+    return has_a_labels(domain) ? ADDRESS_OK : ADDRESS_NOT_ASCII;
 }
 
 /* Only octets of an address reach inet_pton, so its copy has no NUL inside. */
@@ -191,6 +237,7 @@ static enum address_error scan_mailbox(struct slice in, size_t *at, struct addre
         error = ADDRESS_NO_DOMAIN;
     }
     out->mailbox = span(in, start, *at);
+    out->is_utf8 = idn_is_needed(out->mailbox);
     return error;
 }
 
@@ -265,7 +312,7 @@ enum address_error address_parse_mailbox(struct slice in, struct address *out)
 bool address_domain_is_valid(struct slice in)
 {
     size_t at = 0;
-    return scan_domain_name(in, &at) == ADDRESS_OK && at == in.len;
+    return !idn_is_needed(in) && scan_domain_name(in, &at) == ADDRESS_OK && at == in.len;
 }
 
 bool address_literal_is_valid(struct slice in)

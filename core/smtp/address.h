@@ -28,6 +28,7 @@ struct address {
     struct slice local;   /* as given, quotes included */
     struct slice domain;  /* as given; empty for <> and for bare postmaster (P-36) */
     bool is_literal;      /* domain is [..] */
+    bool is_utf8;         /* it has octets above 127: for SMTPUTF8 only (RFC 6531 3.3) */
 };
 
 /* Parses a path with its angle brackets at the start of `in`: "<a@b> SIZE=1". On ADDRESS_OK

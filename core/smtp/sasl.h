@@ -43,8 +43,8 @@ enum sasl_step {
     SASL_CHALLENGE, /* send what is in the buffer as 334, wait for a response */
     SASL_ASK,       /* put sasl_request to the authenticator, then sasl_answer */
     SASL_DONE,      /* authenticated; the buffer may hold final data, sent as a 334 first when the
-                       mechanism      wants it (never in SMTP: SCRAM's v= goes as a challenge and the client
-                       answers empty) */
+                       mechanism      wants it (never in SMTP: SCRAM's v= goes as a challenge and the
+                       client      answers empty) */
     SASL_REFUSED,   /* not authenticated: the answer's result says which reply */
     SASL_MALFORMED, /* 501 5.5.2: not what the mechanism allows */
 };

@@ -46,6 +46,14 @@ struct smtp_server {
     bool is_draining; /* shutting down: 421 between transactions */
 };
 
+/* Whom the connection comes from; set at the start and by XCLIENT. */
+struct smtp_peer {
+    struct slice client; /* the driver's: address as in struct message */
+    bool is_trusted;     /* may submit without AUTH, where AUTH is not required */
+    bool is_refused;     /* may do nothing: the 554 greeting */
+    bool may_xclient;
+};
+
 /* What one listener offers; shared by its sessions, borrowed. */
 struct smtp_service {
     const struct smtp_server *server; /* borrowed */
@@ -56,14 +64,10 @@ struct smtp_service {
     const struct config *cfg;           /* borrowed; where a user's tenant is found */
     const struct config_tenant *tenant; /* of clients that do not authenticate; NULL: none */
     enum mail_lane lane;                /* of mail that asks for none */
-};
-
-/* Whom the connection comes from; set at the start and by XCLIENT. */
-struct smtp_peer {
-    struct slice client; /* the driver's: address as in struct message */
-    bool is_trusted;     /* may submit without AUTH, where AUTH is not required */
-    bool is_refused;     /* may do nothing: the 554 greeting */
-    bool may_xclient;
+    /* Judges an address that XCLIENT named: sets is_trusted and is_refused. NULL: nobody there may
+     * send XCLIENT. */
+    void (*judge)(const void *ctx, struct slice client, struct smtp_peer *peer);
+    const void *judge_ctx; /* borrowed */
 };
 
 /* What TLS has brought; slices and names are the connection's. */
@@ -141,7 +145,14 @@ struct smtp_session {
     const struct config_tenant *tenant; /* borrowed; NULL: none */
     struct account *account;            /* owned; NULL: nobody authenticated */
     struct sasl_exchange *sasl;         /* owned; in AUTH */
+    char *xclient;                      /* owned; the address that XCLIENT gave; NULL mostly */
     uint32_t auth_failures, mails;
+    uint64_t chunk_left;  /* octets of a BDAT chunk still to come, whatever the state */
+    uint64_t chunk_sum;   /* of this transaction, as announced */
+    uint32_t chunk_size;  /* of the present one, for the reply; clipped */
+    uint16_t chunk_fault; /* enum reply_id that this and later chunks are answered; REPLY_OK */
+    bool chunk_is_last;
+    bool chunk_is_misplaced;      /* it is dropped, and its fault said behind it (P-99) */
     char *helo;                   /* owned; sanitised (P-5); NULL before EHLO */
     struct buf line;              /* an unfinished command line; memory only while there is one */
     struct buf out;               /* replies to send */
@@ -163,9 +174,10 @@ void smtp_session_done(
 /* Takes bytes until s->wait says stop or all are taken; returns how many were taken. What was not
  * taken must be fed again first, once s->wait is SMTP_WAIT_INPUT. Stops early too, with wait still
  * INPUT, when s->out holds more than SMTP_OUT_HIGH octets (P-112): flush, then feed the rest. */
-#define SMTP_LINE_MAX 2048 /* octets of a command line before its LF (P-20) */
-#define SMTP_OUT_MAX  (64 * 1024)
-#define SMTP_OUT_HIGH (32 * 1024)
+#define SMTP_LINE_MAX      2048                /* octets of a command line before its LF (P-20) */
+#define SMTP_LINE_MAX_AUTH (SASL_TEXT_MAX + 1) /* ... of a line of AUTH, its CR counted */
+#define SMTP_OUT_MAX       (64 * 1024)
+#define SMTP_OUT_HIGH      (32 * 1024)
 size_t smtp_session_input(struct smtp_session *s, struct slice in, const struct now *now);
 
 /* True while content is coming and its header section is over: from here on the driver may take

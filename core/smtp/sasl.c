@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sasl - one table of mechanisms, each with what it does with a response and with an answer.
+ *
+ * An exchange is in a phase of its mechanism; a response or an answer leads to the next one. All
+ * that a client sent and that is needed again lives in `user`, `secret` and `text`, which are wiped
+ * with the exchange. Phases are numbered per mechanism and named where they are used.
+ *
+ * Names and passwords are UTF-8 without NUL, at most 255 and 1024 octets, taken as they are: no
+ * SASLprep, so that what `kilat user` stored is what must be typed.
+ *
+ * To add a mechanism: a row in mechanisms[], a step and an answer.
+ */
+#include "core/smtp/sasl.h"
+#include "core/base/must.h"
+#include "core/smtp/scram.h"
+#include <openssl/mem.h>
+#include <stdlib.h>
+
+#define NAME_MAX_LEN   255
+#define SECRET_MAX_LEN 1024
+#define TOKEN_MAX_LEN  8192
+#define TEXT_MAX_LEN   4096 /* octets of an AuthMessage */
+
+struct sasl_exchange {
+    const struct mechanism *mechanism; /* static */
+    struct sasl_channel channel;       /* its slices are borrowed */
+    int phase;
+    enum sasl_question question;
+    enum auth_result result;
+    bool is_proven;
+    struct buf user, secret;
+    struct buf text; /* SCRAM: the AuthMessage as it grows; bearer: nothing */
+    struct buf gs2;  /* SCRAM: the header that c= must repeat */
+    struct buf nonce;
+    struct scram_verifier verifier;
+    uint8_t signature[32];
+};
+
+typedef enum sasl_step step_fn(struct sasl_exchange *x, bool has_response, struct slice response,
+                               struct buf *challenge);
+typedef enum sasl_step answer_fn(struct sasl_exchange *x, const struct sasl_answer *answer,
+                                 struct buf *challenge);
+
+static step_fn step_plain, step_login, step_scram, step_bearer, step_external;
+static answer_fn answer_at_once, answer_scram, answer_bearer;
+
+struct mechanism {
+    const char *name;
+    uint32_t bit;
+    step_fn *step;
+    answer_fn *answer;
+};
+
+/* In the order of the bits. */
+static const struct mechanism mechanisms[] = {
+    { "PLAIN", AUTH_PLAIN, step_plain, answer_at_once },
+    { "LOGIN", AUTH_LOGIN, step_login, answer_at_once },
+    { "SCRAM-SHA-256", AUTH_SCRAM_SHA_256, step_scram, answer_scram },
+    { "SCRAM-SHA-256-PLUS", AUTH_SCRAM_SHA_256_PLUS, step_scram, answer_scram },
+    { "OAUTHBEARER", AUTH_OAUTHBEARER, step_bearer, answer_bearer },
+    { "XOAUTH2", AUTH_XOAUTH2, step_bearer, answer_bearer },
+    { "EXTERNAL", AUTH_EXTERNAL, step_external, answer_at_once },
+};
+
+/* --- what mechanisms share ------------------------------------------------------------------- */
+
+static enum sasl_step ask(struct sasl_exchange *x, enum sasl_question question)
+{
+    x->question = question;
+    return SASL_ASK;
+}
+
+static enum sasl_step refuse(struct sasl_exchange *x, enum auth_result result)
+{
+    x->result = result;
+    return SASL_REFUSED;
+}
+
+static enum sasl_step say(struct buf *challenge, struct slice text)
+{
+    must(buf_append(challenge, text) == STATUS_OK);
+    return SASL_CHALLENGE;
+}
+
+/* Strict UTF-8 (RFC 3629) without NUL. */
+static bool is_utf8(struct slice s)
+{
+    const unsigned char *p = (const unsigned char *)s.ptr, *end = p + s.len;
+    while (p < end) {
+        size_t len = *p < 0x80   ? 1
+                     : *p < 0xc2 ? 0
+                     : *p < 0xe0 ? 2
+                     : *p < 0xf0 ? 3
+                     : *p < 0xf5 ? 4
+                                 : 0;
+        if (len == 0 || *p == 0 || (size_t)(end - p) < len)
+            return false;
+        if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
+            (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+            return false;
+        for (size_t i = 1; i < len; i++)
+            if ((p[i] & 0xc0) != 0x80)
+                return false;
+        p += len;
+    }
+    return true;
+}
+
+/* A text that may be empty or not, into an empty buffer. */
+static bool keep(struct buf *to, struct slice text)
+{
+    buf_clear(to);
+    return text.len > 0 && is_utf8(text) && buf_append(to, text) == STATUS_OK;
+}
+
+/* The identity to act as must be the one that authenticates (P-146). */
+static bool is_self(struct slice authzid, struct slice user)
+{
+    return authzid.len == 0 || slice_eq(authzid, user);
+}
+
+static enum sasl_step answer_at_once(struct sasl_exchange *x, const struct sasl_answer *answer,
+                                     struct buf *challenge)
+{
+    return answer->result == AUTH_RESULT_OK ? SASL_DONE : refuse(x, answer->result);
+}
+
+/* --- PLAIN (RFC 4616) ------------------------------------------------------------------------ */
+
+static enum sasl_step step_plain(struct sasl_exchange *x, bool has_response, struct slice in,
+                                 struct buf *challenge)
+{
+    if (!has_response && x->phase++ == 0)
+        return SASL_CHALLENGE;
+    size_t first = slice_find(in, '\0');
+    struct slice authzid = slice_head(in, first), rest = slice_skip(in, first + 1);
+    size_t second = slice_find(rest, '\0');
+    struct slice user = slice_head(rest, second), secret = slice_skip(rest, second + 1);
+    if (first >= in.len || second >= rest.len || slice_find(secret, '\0') < secret.len)
+        return SASL_MALFORMED;
+    if (!keep(&x->user, user) || !keep(&x->secret, secret))
+        return SASL_MALFORMED;
+    /* Asked all the same, under a secret that nobody has: a refusal looks like any other. */
+    if (!is_self(authzid, user))
+        buf_clear(&x->secret);
+    return ask(x, SASL_ASK_PASSWORD);
+}
+
+/* --- LOGIN ----------------------------------------------------------------------------------- */
+
+enum { LOGIN_START, LOGIN_NAME, LOGIN_SECRET };
+
+/* Clients look for these very words (P-147). */
+static enum sasl_step step_login(struct sasl_exchange *x, bool has_response, struct slice in,
+                                 struct buf *challenge)
+{
+    switch (x->phase) {
+    case LOGIN_START:
+        x->phase = LOGIN_NAME;
+        if (!has_response)
+            return say(challenge, SLICE("Username:"));
+        /* fall through */
+    case LOGIN_NAME:
+        if (!keep(&x->user, in))
+            return SASL_MALFORMED;
+        x->phase = LOGIN_SECRET;
+        return say(challenge, SLICE("Password:"));
+    default: return keep(&x->secret, in) ? ask(x, SASL_ASK_PASSWORD) : SASL_MALFORMED;
+    }
+}
+
+/* --- EXTERNAL (RFC 4422 A) ------------------------------------------------------------------- */
+
+static enum sasl_step step_external(struct sasl_exchange *x, bool has_response, struct slice in,
+                                    struct buf *challenge)
+{
+    if (!has_response && x->phase++ == 0)
+        return SASL_CHALLENGE;
+    if (in.len > 0 && !is_utf8(in))
+        return SASL_MALFORMED;
+    struct slice name = x->channel.client_name;
+    if (!keep(&x->user, name) || !is_self(in, name))
+        return SASL_MALFORMED;
+    return ask(x, SASL_ASK_EXTERNAL);
+}
+
+/* --- SCRAM-SHA-256 (RFC 5802, 7677) ---------------------------------------------------------- */
+
+enum { SCRAM_FIRST, SCRAM_VERIFIER, SCRAM_FINAL, SCRAM_PROOF, SCRAM_LAST };
+
+/* "n": the client has no bindings. "y": it has, and believes that we have none: somebody took them
+ * out of our offer. "p": it binds, and only -PLUS does (P-150). */
+static bool flag_is_right(const struct sasl_exchange *x, const struct scram_first *first)
+{
+    bool is_plus = x->mechanism->bit == AUTH_SCRAM_SHA_256_PLUS;
+    if (first->binding == 'p')
+        return is_plus && x->channel.binding_name &&
+               slice_eq(first->bind_name, slice_str(x->channel.binding_name));
+    return !is_plus && (first->binding == 'n' || !x->channel.offers_plus);
+}
+
+static bool keep_all(struct buf *to, struct slice text)
+{
+    return buf_append(to, text) == STATUS_OK;
+}
+
+static enum sasl_step take_first(struct sasl_exchange *x, struct slice in)
+{
+    struct scram_first first;
+    struct buf authzid;
+    if (!scram_read_first(in, &first) || !flag_is_right(x, &first))
+        return SASL_MALFORMED;
+    buf_init(&authzid, NAME_MAX_LEN);
+    bool is_good = scram_read_name(first.name, &x->user) && is_utf8(buf_slice(&x->user)) &&
+                   scram_read_name(first.authzid, &authzid) &&
+                   is_self(buf_slice(&authzid), buf_slice(&x->user)) &&
+                   keep_all(&x->gs2, first.gs2) && keep_all(&x->nonce, first.nonce) &&
+                   keep_all(&x->text, first.bare);
+    buf_done(&authzid);
+    if (!is_good)
+        return SASL_MALFORMED;
+    x->phase = SCRAM_VERIFIER;
+    return ask(x, SASL_ASK_VERIFIER);
+}
+
+/* r=<theirs><ours>,s=<salt>,i=<count> */
+static enum sasl_step say_server_first(struct sasl_exchange *x, struct buf *challenge)
+{
+    uint8_t chance[18];
+    uint32_t start = challenge->len;
+    entropy_bytes(x->channel.entropy, chance, sizeof chance);
+    must(base64_encode(slice_of((const char *)chance, sizeof chance), &x->nonce) == STATUS_OK);
+    must(buf_append(challenge, SLICE("r=")) == STATUS_OK);
+    must(buf_append(challenge, buf_slice(&x->nonce)) == STATUS_OK);
+    must(buf_append(challenge, SLICE(",s=")) == STATUS_OK);
+    must(base64_encode(slice_of((const char *)x->verifier.salt, x->verifier.salt_len), challenge) ==
+         STATUS_OK);
+    must(buf_printf(challenge, ",i=%u", x->verifier.iterations) == STATUS_OK);
+    struct slice said = slice_skip(buf_slice(challenge), start);
+    must(keep_all(&x->text, SLICE(",")) && keep_all(&x->text, said));
+    x->phase = SCRAM_FINAL;
+    return SASL_CHALLENGE;
+}
+
+/* What c= must hold: the header as it was sent, and the channel's octets when it said "p". */
+static bool binding_is_right(const struct sasl_exchange *x, struct slice given)
+{
+    struct buf want, text;
+    buf_init(&want, SCRAM_GS2_MAX + 256);
+    buf_init(&text, 1024);
+    bool is_right = keep_all(&want, buf_slice(&x->gs2));
+    if (is_right && x->gs2.ptr[0] == 'p')
+        is_right = keep_all(&want, x->channel.binding);
+    is_right = is_right && base64_encode(buf_slice(&want), &text) == STATUS_OK &&
+               given.len == text.len && CRYPTO_memcmp(given.ptr, text.ptr, text.len) == 0;
+    buf_done(&want);
+    buf_done(&text);
+    return is_right;
+}
+
+static enum sasl_step take_final(struct sasl_exchange *x, struct slice in)
+{
+    struct scram_final final;
+    struct buf proof;
+    if (!scram_read_final(in, &final))
+        return SASL_MALFORMED;
+    buf_init(&proof, 64);
+    if (base64_decode(final.proof, &proof) != STATUS_OK || proof.len != 32 ||
+        !keep_all(&x->text, SLICE(",")) || !keep_all(&x->text, final.without_proof)) {
+        buf_done(&proof);
+        return SASL_MALFORMED;
+    }
+    bool is_right = scram_check_proof(&x->verifier, buf_slice(&x->text), (const uint8_t *)proof.ptr,
+                                      x->signature);
+    buf_done(&proof);
+    x->is_proven =
+        is_right & slice_eq(final.nonce, buf_slice(&x->nonce)) & binding_is_right(x, final.binding);
+    x->phase = SCRAM_PROOF;
+    return ask(x, SASL_ASK_PROOF);
+}
+
+static enum sasl_step step_scram(struct sasl_exchange *x, bool has_response, struct slice in,
+                                 struct buf *challenge)
+{
+    switch (x->phase) {
+    case SCRAM_FIRST:
+        if (!has_response)
+            return SASL_CHALLENGE;
+        return take_first(x, in);
+    case SCRAM_FINAL: return take_final(x, in);
+    default: return in.len == 0 ? SASL_DONE : SASL_MALFORMED; /* SCRAM_LAST */
+    }
+}
+
+static enum sasl_step answer_scram(struct sasl_exchange *x, const struct sasl_answer *answer,
+                                   struct buf *challenge)
+{
+    if (answer->result != AUTH_RESULT_OK)
+        return refuse(x, answer->result);
+    if (x->phase == SCRAM_VERIFIER) {
+        x->verifier = answer->verifier;
+        return say_server_first(x, challenge);
+    }
+    must(x->phase == SCRAM_PROOF && x->is_proven);
+    x->phase = SCRAM_LAST;
+    must(buf_append(challenge, SLICE("v=")) == STATUS_OK);
+    must(base64_encode(slice_of((const char *)x->signature, sizeof x->signature), challenge) ==
+         STATUS_OK);
+    return SASL_CHALLENGE;
+}
+
+/* --- OAUTHBEARER (RFC 7628), XOAUTH2 --------------------------------------------------------- */
+
+enum { BEARER_START, BEARER_ASKED, BEARER_FAILED };
+
+/* Cuts "key=value^A" off the front; an empty one is the end of the list. */
+static bool cut_pair(struct slice *rest, struct slice *key, struct slice *value)
+{
+    size_t end = slice_find(*rest, '\1');
+    if (end >= rest->len)
+        return false;
+    struct slice pair = slice_head(*rest, end);
+    *rest = slice_skip(*rest, end + 1);
+    *key = slice_head(pair, slice_find(pair, '='));
+    *value = slice_skip(pair, key->len + 1);
+    return true;
+}
+
+/* gs2-header kvsep: "n,a=user@example.org,^A". */
+static bool cut_gs2(struct sasl_exchange *x, struct slice *rest)
+{
+    size_t end = slice_find(*rest, '\1');
+    struct slice header = slice_head(*rest, end);
+    if (end >= rest->len || header.len < 3 || (header.ptr[0] != 'n' && header.ptr[0] != 'y') ||
+        header.ptr[1] != ',' || header.ptr[header.len - 1] != ',')
+        return false;
+    *rest = slice_skip(*rest, end + 1);
+    header = slice_skip(slice_head(header, header.len - 1), 2);
+    if (header.len == 0)
+        return true;
+    return slice_eq(slice_head(header, 2), SLICE("a=")) &&
+           scram_read_name(slice_skip(header, 2), &x->user) && x->user.len > 0 &&
+           is_utf8(buf_slice(&x->user));
+}
+
+static bool take_token(struct sasl_exchange *x, struct slice value)
+{
+    struct slice scheme = slice_head(value, 7);
+    struct slice token = slice_skip(value, 7);
+    while (token.len > 0 && token.ptr[0] == ' ')
+        token = slice_skip(token, 1);
+    return slice_eq_nocase(scheme, SLICE("Bearer ")) && x->secret.len == 0 &&
+           keep(&x->secret, token);
+}
+
+/* user=...^Aauth=Bearer ...^A^A; in OAUTHBEARER the user stands in the header. */
+static bool read_bearer(struct sasl_exchange *x, struct slice in)
+{
+    bool is_google = x->mechanism->bit == AUTH_XOAUTH2;
+    struct slice key, value;
+    if (!is_google && !cut_gs2(x, &in))
+        return false;
+    while (cut_pair(&in, &key, &value)) {
+        if (key.len == 0)
+            return in.len == 0 && x->secret.len > 0;
+        bool is_user = is_google && slice_eq(key, SLICE("user"));
+        if (is_user && !keep(&x->user, value))
+            return false;
+        if (slice_eq(key, SLICE("auth")) && !take_token(x, value))
+            return false;
+    }
+    return false;
+}
+
+static enum sasl_step step_bearer(struct sasl_exchange *x, bool has_response, struct slice in,
+                                  struct buf *challenge)
+{
+    if (x->phase == BEARER_FAILED) /* whatever it says, it has read the reason (P-152, P-153) */
+        return SASL_REFUSED;
+    if (!has_response)
+        return SASL_CHALLENGE;
+    if (!read_bearer(x, in))
+        return SASL_MALFORMED;
+    x->phase = BEARER_ASKED;
+    return ask(x, SASL_ASK_TOKEN);
+}
+
+static enum sasl_step answer_bearer(struct sasl_exchange *x, const struct sasl_answer *answer,
+                                    struct buf *challenge)
+{
+    x->result = answer->result;
+    if (answer->result == AUTH_RESULT_OK)
+        return SASL_DONE;
+    if (answer->result != AUTH_RESULT_WRONG)
+        return SASL_REFUSED;
+    x->phase = BEARER_FAILED;
+    return say(challenge, x->mechanism->bit == AUTH_XOAUTH2
+                              ? SLICE("{\"status\":\"invalid_token\",\"schemes\":\"Bearer\"}")
+                              : SLICE("{\"status\":\"invalid_token\"}"));
+}
+
+/* --- entry points ---------------------------------------------------------------------------- */
+
+uint32_t sasl_mechanism_find(struct slice name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(mechanisms); i++)
+        if (slice_eq_nocase(name, slice_str(mechanisms[i].name)))
+            return mechanisms[i].bit;
+    return 0;
+}
+
+static const struct mechanism *row_of(uint32_t bit)
+{
+    for (size_t i = 0; i < ARRAY_LEN(mechanisms); i++)
+        if (mechanisms[i].bit == bit)
+            return &mechanisms[i];
+    must(!"a mechanism of the table");
+    return NULL;
+}
+
+const char *sasl_mechanism_name(uint32_t mechanism)
+{
+    return row_of(mechanism)->name;
+}
+
+struct sasl_exchange *sasl_new(uint32_t mechanism, const struct sasl_channel *channel)
+{
+    struct sasl_exchange *x = mem_zalloc(sizeof *x);
+    x->mechanism = row_of(mechanism);
+    x->channel = *channel;
+    x->result = AUTH_RESULT_WRONG;
+    bool is_bearer = mechanism & (AUTH_OAUTHBEARER | AUTH_XOAUTH2);
+    buf_init(&x->user, NAME_MAX_LEN);
+    buf_init(&x->secret, is_bearer ? TOKEN_MAX_LEN : SECRET_MAX_LEN);
+    buf_init(&x->text, TEXT_MAX_LEN);
+    buf_init(&x->gs2, SCRAM_GS2_MAX);
+    buf_init(&x->nonce, SCRAM_NONCE_MAX + SCRAM_NONCE_LEN);
+    return x;
+}
+
+static void wipe(struct buf *b)
+{
+    if (b->ptr)
+        OPENSSL_cleanse(b->ptr, b->cap);
+    buf_done(b);
+}
+
+void sasl_free(struct sasl_exchange *x)
+{
+    if (!x)
+        return;
+    wipe(&x->user);
+    wipe(&x->secret);
+    wipe(&x->text);
+    wipe(&x->gs2);
+    wipe(&x->nonce);
+    OPENSSL_cleanse(x, sizeof *x);
+    free(x);
+}
+
+enum sasl_step sasl_step(struct sasl_exchange *x, bool has_response, struct slice response,
+                         struct buf *challenge)
+{
+    return x->mechanism->step(x, has_response, response, challenge);
+}
+
+void sasl_get_request(const struct sasl_exchange *x, struct sasl_request *out)
+{
+    *out = (struct sasl_request){
+        .question = x->question,
+        .user = buf_slice(&x->user),
+        .secret = buf_slice(&x->secret),
+        .is_proven = x->is_proven,
+    };
+}
+
+enum sasl_step sasl_answer(struct sasl_exchange *x, const struct sasl_answer *answer,
+                           struct buf *challenge)
+{
+    return x->mechanism->answer(x, answer, challenge);
+}
+
+enum auth_result sasl_result(const struct sasl_exchange *x)
+{
+    return x->result;
+}
