@@ -10,6 +10,7 @@
 #include "core/base/must.h"
 #include "io/cli.h"
 #include "io/cli_suppress.h"
+#include "io/cli_user.h"
 #include "io/config_file.h"
 #include "io/node.h"
 #include <stdio.h>
@@ -38,6 +39,7 @@ static const struct {
     { "serve", run_serve, 0, "run the gateway until SIGTERM" },
     { "check", run_check, 0, "check configuration, kernel and Redis; start nothing" },
     { "queue", cli_queue, -1, "list, show, delete, hold, release, retry, dead, revive, stats" },
+    { "user", cli_user, -1, "add, passwd, disable, enable, remove, show, list" },
     { "suppress", cli_suppress, -1,
       "add, remove, list, import: addresses a tenant may not send to" },
 };

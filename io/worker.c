@@ -58,6 +58,7 @@ void worker_init(struct worker *w, uint32_t id, uint32_t worker_count, const str
         .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
     };
     must(w->wake_fd >= 0);
+    helper_inbox_init(&w->inbox, w->wake_fd);
     buf_init(&w->error, 1024);
     entropy_init(&w->entropy, fill_random, NULL);
     w->budget.max = worker_share(w, cfg->limits.content_memory_max);
@@ -276,6 +277,7 @@ void worker_done(struct worker *w)
     for (size_t i = 0; i < w->listener_count; i++)
         close(w->listeners[i].fd);
     free(w->listeners);
+    helper_inbox_done(&w->inbox);
     close(w->wake_fd);
     buf_done(&w->error);
 }

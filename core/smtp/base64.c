@@ -42,8 +42,11 @@ enum status base64_decode(struct slice text, struct buf *out)
 {
     if (text.len % 4 != 0)
         return STATUS_BAD;
-    char *to = buf_reserve(out, (uint32_t)(text.len / 4 * 3));
-    if (!to && text.len > 0)
+    if (text.len == 0)
+        return STATUS_OK;
+    size_t pad = (text.ptr[text.len - 1] == '=') + (text.ptr[text.len - 2] == '=');
+    char *to = buf_reserve(out, (uint32_t)(text.len / 4 * 3 - pad));
+    if (!to)
         return STATUS_FULL;
     size_t len = 0;
     for (size_t at = 0; at < text.len; at += 4) {
@@ -63,8 +66,10 @@ enum status base64_encode(struct slice octets, struct buf *out)
     static const char alphabet[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t size = (uint32_t)((octets.len + 2) / 3 * 4);
+    if (size == 0)
+        return STATUS_OK;
     char *to = buf_reserve(out, size);
-    if (!to && size > 0)
+    if (!to)
         return STATUS_FULL;
     for (size_t at = 0; at < octets.len; at += 3) {
         size_t left = octets.len - at;
