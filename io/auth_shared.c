@@ -169,23 +169,34 @@ static bool take_secret(struct auth_shared *s, const redisReply *r)
     return is_good;
 }
 
+/* Ours, if there is none yet. A full Redis refuses it: mail must flow all the same, so this process
+ * keeps its own until the next start. */
+static redisReply *offer_secret(struct auth_shared *s, redisContext *c)
+{
+    redisReply *r = redisCommand(c, "HSETNX %s %s %b", QUEUE_CFG_KEY, SECRET_FIELD, s->fake_secret,
+                                 (size_t)AUTH_SECRET_LEN);
+    if (!r || r->type == REDIS_REPLY_ERROR)
+        return r;
+    freeReplyObject(r);
+    return redisCommand(c, "HGET %s %s", QUEUE_CFG_KEY, SECRET_FIELD);
+}
+
 enum status auth_shared_adopt(struct auth_shared *s, const struct redis_address *addr,
                               struct buf *error)
 {
     redisContext *c = redis_connect_blocking(addr, error);
     if (!c)
         return STATUS_SYSTEM;
-    redisReply *set = redisCommand(c, "HSETNX %s %s %b", QUEUE_CFG_KEY, SECRET_FIELD,
-                                   s->fake_secret, (size_t)AUTH_SECRET_LEN);
-    redisReply *get = set ? redisCommand(c, "HGET %s %s", QUEUE_CFG_KEY, SECRET_FIELD) : NULL;
-    bool is_good = take_secret(s, get);
+    redisReply *r = redisCommand(c, "HGET %s %s", QUEUE_CFG_KEY, SECRET_FIELD);
+    if (r && r->type == REDIS_REPLY_NIL) {
+        freeReplyObject(r);
+        r = offer_secret(s, c);
+    }
+    bool is_good = take_secret(s, r) || (r && r->type == REDIS_REPLY_ERROR);
     if (!is_good)
         (void)fail_with(error, STATUS_SYSTEM, "Redis: %s of %s: %s", SECRET_FIELD, QUEUE_CFG_KEY,
-                        c->err                                  ? c->errstr
-                        : get && get->type == REDIS_REPLY_ERROR ? get->str
-                                                                : "is not what was put there");
-    freeReplyObject(set);
-    freeReplyObject(get);
+                        c->err ? c->errstr : "not a secret of ours; HDEL it to make a new one");
+    freeReplyObject(r);
     redisFree(c);
     return is_good ? STATUS_OK : STATUS_SYSTEM;
 }

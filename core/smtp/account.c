@@ -161,8 +161,9 @@ static bool read_argon2(struct account *a, struct slice value)
 static bool read_octets(struct slice text, size_t least, size_t most, uint8_t *out, size_t *len)
 {
     struct buf octets;
-    buf_init(&octets, (uint32_t)most);
-    bool is_good = base64_decode(text, &octets) == STATUS_OK && octets.len >= least;
+    buf_init(&octets, (uint32_t)most + 2); /* the padding of a last group wants room too */
+    bool is_good =
+        base64_decode(text, &octets) == STATUS_OK && octets.len >= least && octets.len <= most;
     if (is_good) {
         memcpy(out, octets.ptr, octets.len);
         *len = octets.len;
