@@ -109,30 +109,15 @@ static void uncount_tenant(struct submission *s)
     s->counted = NULL;
 }
 
-static const char *const result_names[] = {
-    [AUTH_RESULT_OK] = "ok",
-    [AUTH_RESULT_WRONG] = "wrong",
-    [AUTH_RESULT_DOWN] = "users-unreachable",
-    [AUTH_RESULT_BUSY] = "busy",
-    [AUTH_RESULT_THROTTLED] = "throttled",
-    [AUTH_RESULT_TOO_MANY] = "too-many-sessions",
-};
-
-/* The name is what a client typed: the log escapes it. Nothing secret is here (P-121). */
-static void log_auth(struct submission *s, const struct sasl_answer *answer)
+/* All other answers the authenticator logs. */
+static void log_too_many(struct submission *s, const struct account *account)
 {
-    struct sasl_request request;
     struct log *log = &s->d->w->log;
-    smtp_session_get_auth(&s->session, &request);
-    if (request.question == SASL_ASK_VERIFIER && answer->result == AUTH_RESULT_OK)
-        return;
-    bool is_ok = answer->result == AUTH_RESULT_OK;
-    metrics_add(&s->d->w->metrics, is_ok ? METRIC_AUTH_OK_TOTAL : METRIC_AUTH_FAILED_TOTAL, 1);
-    log_begin(log, is_ok ? LOG_DEBUG : LOG_INFO, is_ok ? "auth.ok" : "auth.failed");
+    log_begin(log, LOG_WARN, "auth.failed");
     log_cstr(log, "listener", s->listener->name);
     log_cstr(log, "client", s->client);
-    log_str(log, "user", answer->account ? slice_str(answer->account->name) : request.user);
-    log_cstr(log, "result", result_names[answer->result]);
+    log_cstr(log, "user", account->name);
+    log_cstr(log, "reason", "the tenant has as many sessions as it may");
     log_end(log);
 }
 
@@ -144,11 +129,11 @@ static void on_auth_answer(void *owner, const struct sasl_answer *given)
     if (answer.account) {
         struct slice name = slice_str(answer.account->tenant);
         if (!submission_count_tenant(s, config_find_tenant(s->d->w->cfg, name))) {
+            log_too_many(s, answer.account);
             account_unref(answer.account);
             answer = (struct sasl_answer){ .result = AUTH_RESULT_TOO_MANY };
         }
     }
-    log_auth(s, &answer);
     smtp_session_auth_answer(&s->session, &answer, &s->d->w->now);
     submission_after_event(s);
     submission_unblock(s);

@@ -281,18 +281,19 @@ static char *clean_copy(const unsigned char *at, size_t len)
     return copy;
 }
 
-static char *alternative_name(X509 *cert)
+/* The first alternative name of a kind. */
+static char *alternative_name(const GENERAL_NAMES *alt, int kind)
 {
-    GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-    char *name = NULL;
-    for (size_t i = 0; alt && !name && i < sk_GENERAL_NAME_num(alt); i++) {
+    for (size_t i = 0; alt && i < sk_GENERAL_NAME_num(alt); i++) {
         const GENERAL_NAME *g = sk_GENERAL_NAME_value(alt, i);
-        if (g->type == GEN_EMAIL || g->type == GEN_DNS)
-            name =
-                clean_copy(ASN1_STRING_get0_data(g->d.ia5), (size_t)ASN1_STRING_length(g->d.ia5));
+        if (g->type != kind)
+            continue;
+        char *name =
+            clean_copy(ASN1_STRING_get0_data(g->d.ia5), (size_t)ASN1_STRING_length(g->d.ia5));
+        if (name)
+            return name;
     }
-    GENERAL_NAMES_free(alt);
-    return name;
+    return NULL;
 }
 
 static char *common_name(X509 *cert)
@@ -311,17 +312,27 @@ static char *common_name(X509 *cert)
     return name;
 }
 
+/* Users mostly are mail addresses, so that name counts first. */
+static char *subject_of(X509 *cert)
+{
+    GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    char *name = alternative_name(alt, GEN_EMAIL);
+    if (!name)
+        name = alternative_name(alt, GEN_DNS);
+    if (!name)
+        name = common_name(cert);
+    GENERAL_NAMES_free(alt);
+    return name;
+}
+
 static char *name_of_client(const SSL *ssl)
 {
     X509 *cert = SSL_get_peer_certificate(ssl);
     if (!cert)
         return NULL;
     char *name = NULL;
-    if (SSL_get_verify_result(ssl) == X509_V_OK) {
-        name = alternative_name(cert);
-        if (!name)
-            name = common_name(cert);
-    }
+    if (SSL_get_verify_result(ssl) == X509_V_OK)
+        name = subject_of(cert);
     X509_free(cert);
     ERR_clear_error();
     return name;

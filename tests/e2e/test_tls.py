@@ -18,7 +18,7 @@ def ca(folder):
 
 @pytest.fixture
 def kilat(gateways, ca, mx):
-    return gateways(route={"*": smarthost(mx.port)}, **secure(ca, auth="optional"))
+    return gateways(route={"*": smarthost(mx.port)}, **secure(ca, mode="optional"))
 
 
 def keywords(reply):
@@ -126,7 +126,7 @@ def _recv(sock):
 
 def test_a_stuck_handshake_ends_and_delays_nobody(gateways, ca):
     """P-115, P-135."""
-    kilat = gateways(**secure(ca, auth="optional", tls={"handshake_timeout": "1s"}))
+    kilat = gateways(**secure(ca, mode="optional", tls={"handshake_timeout": "1s"}))
     stuck = [socket.create_connection(("127.0.0.1", kilat.ports["submissions"])) for _ in range(50)]
     try:
         for sock in stuck:
@@ -147,7 +147,7 @@ def test_sni_and_key_type(gateways, ca):
     """P-129: the name chooses, an unknown one gets the first; a client without ECDSA gets RSA."""
     files = [ca.issue("kilat.test"), ca.issue("kilat.test", kind="rsa"),
              ca.issue("mail.other.test", "*.wild.test")]
-    settings = secure(ca, auth="optional")
+    settings = secure(ca, mode="optional")
     settings["tls"] = {"certificate": [str(c) for c, _ in files],
                        "private_key": [str(k) for _, k in files]}
     kilat = gateways(**settings)

@@ -27,7 +27,7 @@ def test_idle_and_sending(gateways, folder):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ca = Authority(folder / "ca")
     kilat = gateways(route={"*": HOLD}, **secure(
-        ca, auth="optional", relay={"connections_max": 100},
+        ca, mode="optional", relay={"connections_max": 100},
         limits={"sessions_max": IDLE + SENDING + 1500, "command_timeout": "10min"}))
     port, context = kilat.ports["submissions"], ca.context()
     context.options |= ssl.OP_NO_RENEGOTIATION

@@ -50,7 +50,7 @@ HOLD = {"relay": "hold"}
 LABELLED = ("listener", "route", "tenant")      # sections that stand once under each name
 
 
-def secure(ca, auth="required", folder=None, **changes):
+def secure(ca, mode="required", folder=None, **changes):
     """Settings of a gateway with a certificate of ca for kilat.test: a "submission" listener with
     STARTTLS, a "submissions" one with TLS from the start, users in a file beside the CA."""
     cert, key = ca.issue("kilat.test")
@@ -58,10 +58,10 @@ def secure(ca, auth="required", folder=None, **changes):
     users.touch(mode=0o600)
     settings = {
         "listener": {
-            "submission": {"bind": ["127.0.0.1:0"], "tls": "starttls", "auth": auth,
-                           **({"networks": ["127.0.0.0/8"]} if auth != "required" else {})},
-            "submissions": {"bind": ["127.0.0.1:0"], "tls": "implicit", "auth": auth,
-                            **({"networks": ["127.0.0.0/8"]} if auth != "required" else {})},
+            "submission": {"bind": ["127.0.0.1:0"], "tls": "starttls", "auth": mode,
+                           **({"networks": ["127.0.0.0/8"]} if mode != "required" else {})},
+            "submissions": {"bind": ["127.0.0.1:0"], "tls": "implicit", "auth": mode,
+                            **({"networks": ["127.0.0.0/8"]} if mode != "required" else {})},
         },
         "tls": {"certificate": str(cert), "private_key": str(key)},
         "auth": {"users_file": str(users), "failure_delay": "10ms"},
