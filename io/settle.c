@@ -2,8 +2,8 @@
 /*
  * From outcomes to the queue's words.
  *
- * Recipients fall into three heaps: delivered, later, failed. Failed ones are reported to the
- * sender by a bounce that is queued in the same transaction that ends or reschedules the delivery,
+ * Recipients fall into three heaps: delivered, later, failed. What the sender is to be told of them
+ * (report.h) is one bounce, queued in the same transaction that ends or reschedules the delivery,
  * so a crash can neither lose the report nor send it without ending what it reports. The header of
  * a large message is in its first chunk, which is read back before its bounce is made.
  */
@@ -19,15 +19,18 @@
 
 /* A delivery whose fate is being written down. */
 struct verdicts {
-    uint32_t *later,
-        *failed; /* owned; `later`: indices into message->rcpts; failed: into d->rcpts */
-    uint32_t later_count, failed_count;
+    uint32_t *later; /* owned; indices into message->rcpts */
+    uint32_t later_count;
+    uint32_t failed_count, first_failed; /* an index into d->rcpts */
+    struct report_rcpt *reports;         /* owned */
+    uint32_t report_count;
+    uint32_t notices; /* bits of enum delivery_told that are due */
 };
 
 static void verdicts_done(struct verdicts *v)
 {
     free(v->later);
-    free(v->failed);
+    free(v->reports);
 }
 
 /* A delivery whose bounce waits for the first chunk of the original. */
@@ -106,6 +109,7 @@ static void encode_item(const struct delivery *d, uint32_t attempts, struct slic
         .size = m->size,
         .rcpts = rcpts,
         .rcpt_count = rcpt_count,
+        .told = d->told,
     };
     must(queue_item_encode(&item, out) == STATUS_OK);
 }
@@ -152,21 +156,33 @@ static void log_outcome(struct settle *s, const struct delivery *d, uint32_t i,
     log_end(log);
 }
 
+static void sort_in(struct settle *s, const struct delivery *d, uint32_t i, enum retry_fate fate,
+                    struct verdicts *v)
+{
+    enum report_action action = report_action(s->w->cfg, d, i, fate, v->notices);
+    if (action != REPORT_NONE)
+        v->reports[v->report_count++] = (struct report_rcpt){ i, action };
+    if (fate == RETRY_LATER)
+        v->later[v->later_count++] = d->rcpts[i];
+    else if (fate != RETRY_DELIVERED && v->failed_count++ == 0)
+        v->first_failed = i;
+}
+
 static struct verdicts judge(struct settle *s, struct delivery *d, const char *host)
 {
     struct verdicts v = { .later = mem_alloc(d->rcpt_count * sizeof *v.later),
-                          .failed = mem_alloc(d->rcpt_count * sizeof *v.failed) };
+                          .reports = mem_alloc(d->rcpt_count * sizeof *v.reports),
+                          .notices = report_notices_due(s->w->cfg, d, &s->w->now) };
     bool is_ambiguous = false;
     for (uint32_t i = 0; i < d->rcpt_count; i++) {
         enum retry_fate fate = retry_fate(&d->outcomes[i], d->expires_ms, &s->w->now);
         log_outcome(s, d, i, fate, host);
         metrics_add(&s->w->metrics, fate_metrics[fate], 1);
         is_ambiguous |= d->outcomes[i].stage == OUTCOME_UNKNOWN;
-        if (fate == RETRY_LATER)
-            v.later[v.later_count++] = d->rcpts[i];
-        else if (fate != RETRY_DELIVERED)
-            v.failed[v.failed_count++] = i;
+        sort_in(s, d, i, fate, &v);
     }
+    if (v.later_count > 0)
+        d->told |= v.notices;
     metrics_add(&s->w->metrics, METRIC_RELAY_ATTEMPTS_TOTAL, 1);
     metrics_add(&s->w->metrics, METRIC_AMBIGUOUS_TOTAL, is_ambiguous);
     return v;
@@ -200,34 +216,33 @@ static struct message *make_bounce(struct settle *s, struct delivery *d, const s
         .entropy = &w->entropy,
         .budget = &w->budget,
     };
-    struct message *bounce = bounce_make(d, v->failed, v->failed_count, &ctx, &w->now);
+    struct message *bounce = bounce_make(d, v->reports, v->report_count, &ctx, &w->now);
     buf_done(&copy);
     return bounce;
 }
 
-/* Mail without a sender is never bounced (P-227): it ends as a dead letter, for somebody to see. */
-static bool wants_bounce(const struct settle *s, const struct delivery *d, const struct verdicts *v)
-{
-    return v->failed_count > 0 && s->w->cfg->retry.bounces && bounce_is_due(d->message);
-}
-
+/* Mail without a sender is never bounced (P-227): it ends as a dead letter, for somebody to see. So
+ * does all that fails where nobody is told by configuration. That a sender did not want to be told
+ * (P-233) is an end like any other. */
 static enum commit_finish_kind kind_for(const struct settle *s, const struct delivery *d,
                                         const struct verdicts *v)
 {
+    bool can_tell = s->w->cfg->retry.bounces && report_is_possible(d->message);
     if (v->later_count > 0)
         return FINISH_RETRY;
-    return v->failed_count > 0 && !wants_bounce(s, d, v) ? FINISH_DEAD : FINISH_DONE;
+    return v->failed_count > 0 && !can_tell ? FINISH_DEAD : FINISH_DONE;
 }
 
 static void fill_finish(struct settle *s, struct commit_finish *f, const struct delivery *d,
                         const struct verdicts *v)
 {
     if (f->kind == FINISH_RETRY) {
-        f->delay_ms = retry_delay_ms(s->w->cfg, d->attempts + 1, &s->w->entropy);
+        uint32_t delay_ms = retry_delay_ms(s->w->cfg, d->attempts + 1, &s->w->entropy);
+        f->delay_ms = retry_cap_delay_ms(delay_ms, d->message, &s->w->now);
         encode_item(d, d->attempts + 1, slice_str(d->dest), v->later, v->later_count, &f->item);
     } else if (f->kind == FINISH_DEAD) {
         metrics_add(&s->w->metrics, METRIC_DEAD_TOTAL, 1);
-        const struct rcpt_outcome *o = &d->outcomes[v->failed[0]];
+        const struct rcpt_outcome *o = &d->outcomes[v->first_failed];
         must(buf_printf(&f->item, "%d %.*s", o->code, SLICE_ARG(slice_head(o->text, 200))) ==
              STATUS_OK);
     }
@@ -238,7 +253,7 @@ static void conclude(struct settle *s, struct delivery *d, const struct verdicts
 {
     struct commit_finish *f = finish_for(s, d, kind_for(s, d, v));
     fill_finish(s, f, d, v);
-    if (wants_bounce(s, d, v))
+    if (v->report_count > 0)
         queue_submit_with(s->w->queue, make_bounce(s, d, v, host, header), f);
     else
         queue_finish(s->w->queue, f);
@@ -273,7 +288,7 @@ static void read_header_first(struct settle *s, struct delivery *d, struct verdi
 void settle_decided(struct settle *s, struct delivery *d, const char *host)
 {
     struct verdicts v = judge(s, d, host);
-    if (d->message->chunk_count > 0 && wants_bounce(s, d, &v)) {
+    if (d->message->chunk_count > 0 && v.report_count > 0) {
         read_header_first(s, d, v, host);
         return;
     }

@@ -312,6 +312,7 @@ static struct delivery *make_delivery(struct claimer *c, const struct claimed *i
         delivery_new(m, it->id, item->dest, c->shard, item->rcpts, item->rcpt_count);
     d->attempts = item->attempts;
     d->expires_ms = item->expires_ms;
+    d->told = item->told;
     return d;
 }
 

@@ -3,7 +3,7 @@
  * schema - items as text, keys, and which shard they are in.
  *
  * An item is read by this file, by lua/ (lane, dest, attempts, accepted, chunks) and by people at a
- * redis-cli, so it is text: nine fields with tabs between them. Numbers are plain decimal,
+ * redis-cli, so it is text: nine or ten fields with tabs between them. Numbers are plain decimal,
  * recipients ranges of indices in ascending order. Reading is strict: whatever this file could not
  * have written is BAD, and its delivery becomes a dead letter instead of a guess.
  *
@@ -72,6 +72,8 @@ enum status queue_item_encode(const struct queue_item *item, struct buf *out)
     enum status st = put_fields(item, out);
     if (st == STATUS_OK)
         st = put_rcpts(item->rcpts, item->rcpt_count, out);
+    if (st == STATUS_OK && item->told != 0)
+        st = buf_printf(out, "\t%u", item->told);
     if (st != STATUS_OK)
         out->len = start; /* all or nothing */
     return st;
@@ -162,6 +164,16 @@ static bool read_numbers(const struct slice *field, struct queue_item *item)
     return true;
 }
 
+/* The tenth field, which is there only when there is something in it. */
+static bool read_told(struct slice text, struct queue_item *item)
+{
+    uint64_t told;
+    if (!read_number(text, UINT32_MAX, &told) || told == 0 || told > DELIVERY_TOLD_ALL)
+        return false;
+    item->told = (uint32_t)told;
+    return true;
+}
+
 enum status queue_item_decode(struct slice text, struct arena *arena, struct queue_item *out)
 {
     struct slice field[8], rest = text;
@@ -174,7 +186,9 @@ enum status queue_item_decode(struct slice text, struct arena *arena, struct que
     item.lane = field[0].ptr[0];
     item.dest = field[1];
     item.tenant = field[5];
-    if (!read_rcpts(rest, arena, &item))
+    bool has_told = slice_find(rest, '\t') < rest.len;
+    struct slice rcpts = cut_until(&rest, '\t');
+    if (!read_rcpts(rcpts, arena, &item) || (has_told && !read_told(rest, &item)))
         return STATUS_BAD;
     *out = item;
     return STATUS_OK;

@@ -42,7 +42,8 @@
 #define QUEUE_CHUNK_TTL_S    86400         /* an upload that never commits vanishes after this */
 
 /* An item: what a worker must know to deliver, besides the record. Text, tab-separated:
- * lane, dest, attempts, accepted ms, expires ms, tenant, chunks, size, recipients ("0-4,7"). */
+ * lane, dest, attempts, accepted ms, expires ms, tenant, chunks, size, recipients ("0-4,7"); then
+ * `told`, when it is not zero. */
 struct queue_item {
     char lane;
     struct slice dest;
@@ -53,6 +54,7 @@ struct queue_item {
     uint64_t size;
     const uint32_t *rcpts; /* ascending */
     uint32_t rcpt_count;
+    uint32_t told; /* bits of enum delivery_told */
 };
 
 NODISCARD enum status queue_item_encode(const struct queue_item *item, struct buf *out);

@@ -195,8 +195,9 @@ struct config {
         uint32_t *schedule_ms; /* owned; wait before the 2nd, 3rd, ... attempt; last repeats */
         size_t schedule_len;
         uint32_t jitter_percent;
-        uint64_t expire_ms; /* from acceptance to giving up */
-        bool bounces;       /* false: permanent failures become dead letters instead */
+        uint64_t expire_ms;       /* from acceptance to giving up */
+        uint64_t delay_notice_ms; /* before a delay is reported to who asked for it; 0: never */
+        bool bounces;             /* false: permanent failures become dead letters instead */
     } retry;
     struct {
         char **servers; /* owned; "127.0.0.1" or "127.0.0.1@5353"; none: /etc/resolv.conf */

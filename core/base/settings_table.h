@@ -259,6 +259,8 @@
       "together is not tried together.")                                                           \
     X(RETRY, "expire", DURATION, TOP(retry.expire_ms), "1min..30d", "5d", "",                      \
       "From acceptance to giving up.")                                                             \
+    X(RETRY, "delay_notice", DURATION, TOP(retry.delay_notice_ms), "0..30d", "4h", "",             \
+      "How long mail waits before a sender who asked for it (NOTIFY=DELAY) is told; 0: never.")    \
     X(RETRY, "bounces", BOOL, TOP(retry.bounces), "", "yes", "",                                   \
       "Whether a failure for good is reported to the sender; no: it becomes a dead letter.")       \
     X(DNS, "servers", SERVERS, TOP_LIST(dns.servers, dns.server_count), "", "", "",                \

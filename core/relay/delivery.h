@@ -19,6 +19,7 @@
 enum delivery_told {
     DELIVERY_TOLD_DELAY = 1 << 0, /* it takes long (NOTIFY=DELAY, P-218) */
     DELIVERY_TOLD_LATE = 1 << 1,  /* the time to deliver it by is over (DELIVERBY, P-68) */
+    DELIVERY_TOLD_ALL = DELIVERY_TOLD_DELAY | DELIVERY_TOLD_LATE,
 };
 
 struct delivery {

@@ -75,6 +75,12 @@ uint32_t retry_delay_ms(const struct config *cfg, uint32_t attempts, struct entr
     return delay < UINT32_MAX ? (uint32_t)delay : UINT32_MAX;
 }
 
+uint32_t retry_cap_delay_ms(uint32_t delay_ms, const struct message *m, const struct now *now)
+{
+    int64_t left = m->deliver_by_ms - now->wall_ms;
+    return left > 0 && left < delay_ms ? (uint32_t)left : delay_ms;
+}
+
 enum retry_connection retry_connection_fate(const struct rcpt_outcome *failure, bool has_next_host)
 {
     const struct rule *rule = rule_for(failure);

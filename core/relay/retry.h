@@ -22,6 +22,9 @@ enum retry_fate retry_fate(const struct rcpt_outcome *o, int64_t expires_ms, con
  */
 uint32_t retry_delay_ms(const struct config *cfg, uint32_t attempts, struct entropy *entropy);
 
+/* No longer than until the time to deliver by: then it fails, or its sender is told (P-68). */
+uint32_t retry_cap_delay_ms(uint32_t delay_ms, const struct message *m, const struct now *now);
+
 /* What a failure of a connection (not of a message) means for its destination. */
 enum retry_connection {
     RETRY_NEXT_HOST, /* try the next host of the destination at once */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shows that a bounce is a well-formed report whatever a peer said, and who gets one. It is taken
- * apart here as a reader would: header, parts by their boundary, fields unfolded. */
+/* Shows that a bounce is a well-formed report whatever a peer said. It is taken apart here as a
+ * reader would: header, parts by their boundary, fields unfolded. Who gets one: test_report.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +26,8 @@ static struct chain_budget budget;
 static struct message *original, *bounce;
 static struct delivery *delivery;
 static struct bounce_context ctx;
-static struct buf content; /* of the bounce */
+static struct buf content;            /* of the bounce */
+static enum report_action actions[2]; /* told of the delivery's first recipients; the rest failed */
 static const struct now now = { .mono_ms = 5, .wall_ms = 1795392741000 };
 
 static int start(void **state)
@@ -37,6 +38,7 @@ static int start(void **state)
     buf_init(&content, 4 * 1024 * 1024);
     original = message_new(&budget);
     bounce = NULL;
+    actions[0] = actions[1] = REPORT_FAILED;
     queue_id_make(original->id, now.wall_ms - 1000, &entropy);
     original->sender = SLICE("s@y.example");
     original->tenant = SLICE("tenant-1");
@@ -130,7 +132,8 @@ static void check_octets(bool may_be_8bit)
     }
     assert_int_equal(line_len, 0);
     assert_true(may_be_8bit || !has_8bit);
-    assert_int_equal(has_8bit, (bounce->flags & MESSAGE_8BIT) != 0);
+    assert_true(!has_8bit || (bounce->flags & MESSAGE_8BIT));
+    assert_true(may_be_8bit || !(bounce->flags & MESSAGE_8BIT));
     assert_int_equal(has_dot_line, (bounce->flags & MESSAGE_DOT_LINES) != 0);
 }
 
@@ -160,10 +163,14 @@ static void split(void)
 }
 
 /* Takes the bounce that was made before away, so that a case can make several. */
-static void make_for(const uint32_t *failed, uint32_t count, bool may_be_8bit)
+static void make_for(const uint32_t *told, uint32_t count, bool may_be_8bit)
 {
+    struct report_rcpt *rcpts = test_malloc(count * sizeof *rcpts);
+    for (uint32_t k = 0; k < count; k++)
+        rcpts[k] = (struct report_rcpt){ told[k], told[k] < 2 ? actions[told[k]] : REPORT_FAILED };
     message_unref(bounce);
-    bounce = bounce_make(delivery, failed, count, &ctx, &now);
+    bounce = bounce_make(delivery, rcpts, count, &ctx, &now);
+    test_free(rcpts);
     buf_clear(&content);
     assert_int_equal(buf_append(&content, SLICE("\r\n")), STATUS_OK); /* so field() may look back */
     for (struct chain_seg *seg = bounce->content.head; seg; seg = seg->next)
@@ -180,7 +187,7 @@ static void make(uint32_t count, bool may_be_8bit)
     /* Of a single one, the second: the indices are those of the delivery. */
     make_for(failed + (count == 1), count, may_be_8bit);
     want(parts[0].header, "Content-Type: text/plain");
-    assert_true(slice_eq(parts[1].header, SLICE("Content-Type: message/delivery-status\r\n")));
+    want(whole.header, "Content-Type: multipart/report;");
 }
 
 /* The field's value, unfolded (RFC 5322 2.2.3), in a block of fields; it must be there once. */
@@ -230,15 +237,15 @@ static struct slice block(int i)
 
 static void nobody_is_told_about_a_bounce_or_without_a_sender(void **state) /* P-227 */
 {
-    assert_true(bounce_is_due(original));
+    assert_true(report_is_possible(original));
     original->flags = MESSAGE_BOUNCE;
-    assert_false(bounce_is_due(original));
+    assert_false(report_is_possible(original));
     original->flags = MESSAGE_8BIT | MESSAGE_DOT_LINES;
-    assert_true(bounce_is_due(original));
+    assert_true(report_is_possible(original));
     original->sender = SLICE_NONE;
-    assert_false(bounce_is_due(original));
+    assert_false(report_is_possible(original));
     original->flags = MESSAGE_BOUNCE;
-    assert_false(bounce_is_due(original));
+    assert_false(report_is_possible(original));
 }
 
 static void its_envelope(void **state) /* P-190, P-227 */
@@ -250,7 +257,8 @@ static void its_envelope(void **state) /* P-190, P-227 */
     assert_true(slice_eq(bounce->rcpts[0].address, SLICE("s@y.example")));
     assert_true(slice_eq(bounce->rcpts[0].domain, SLICE("y.example")));
     assert_true(bounce->flags & MESSAGE_BOUNCE);
-    assert_false(bounce_is_due(bounce));
+    assert_int_equal(bounce->rcpts[0].notify, DSN_NOTIFY_NEVER);
+    assert_false(report_is_possible(bounce));
     assert_int_equal(bounce->lane, 'n');
     assert_true(slice_eq(bounce->tenant, SLICE("tenant-1")));
     assert_true(bounce->tenant.ptr != original->tenant.ptr);
@@ -278,6 +286,7 @@ static void its_header(void **state) /* P-228, P-235 */
     char id[64];
     outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no such user"));
     make(1, false);
+    assert_true(slice_eq(parts[1].header, SLICE("Content-Type: message/delivery-status\r\n")));
     assert_memory_equal(whole.header.ptr, "Received: by gw.example", 23);
     want(slice_str(field(whole.header, "Received")), bounce->id);
     want_field(whole.header, "From", "Mail Delivery System <MAILER-DAEMON@gw.example>");
@@ -574,7 +583,7 @@ static void an_address_stays_on_its_line(void **state)
     original->sender = slice_of(address, sizeof address);
     original->rcpts[2].address = slice_of(address, sizeof address);
     outcome(1, OUTCOME_RCPT, 550, "", SLICE("no"));
-    make(1, false);
+    make(1, true);
     assert_null(field(whole.header, "Bcc"));
     assert_int_equal(bounce->rcpts[0].address.len, sizeof address);
     assert_int_equal(bounce->rcpts[0].domain.len, 0);
@@ -597,6 +606,224 @@ static void a_thousand_recipients(void **state)
     make_for(failed, COUNT, false);
     want_field(block(1), "Final-Recipient", "rfc822; r999@x.example");
     want_field(block(COUNT), "Final-Recipient", "rfc822; r0@x.example");
+}
+
+/* --- what was asked for ---------------------------------------------------------------------- */
+
+/* P-65, P-229 */
+static void envelope_id_and_original_recipient_are_told(void **state)
+{
+    original->envid = SLICE("QQ+2B314 is not xtext");
+    original->rcpts[2].orcpt = SLICE("rfc822;\"t+20w@o\"@x.example");
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no"));
+    make(1, false);
+    assert_null(field(block(0), "Original-Envelope-Id"));
+    want_field(block(1), "Original-Recipient", "rfc822; \"t w@o\"@x.example");
+    original->envid = SLICE("QQ+2B314");
+    original->rcpts[2].orcpt = SLICE("x-odd-type;+28b+29");
+    make(1, false);
+    want_field(block(0), "Original-Envelope-Id", "QQ+314");
+    want_field(block(1), "Original-Recipient", "x-odd-type; (b)");
+}
+
+/* What a damaged record may hold. */
+static void an_orcpt_that_is_none_is_left_out(void **state)
+{
+    static char long_one[700] = "rfc822;";
+    static const char *const bad[] = { "rfc822",
+                                       ";a@b",
+                                       "rfc822;a+0Ab",
+                                       "rfc 822;a@b",
+                                       "rfc822\r\nX: y;a",
+                                       "rfc822;a\r\nX: y",
+                                       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa;a@b",
+                                       long_one };
+    memset(long_one + 7, 'a', sizeof long_one - 8);
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no"));
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        original->rcpts[2].orcpt = slice_str(bad[i]);
+        make(1, false);
+        assert_null(field(block(1), "Original-Recipient"));
+        want_field(block(1), "Final-Recipient", "rfc822; \"t w@o\"@x.example");
+    }
+}
+
+/* P-65: RET; P-204: the body of a message under REQUIRETLS does not go out in clear. */
+static void the_body_is_returned_or_not(void **state)
+{
+    static const struct {
+        enum dsn_ret ret;
+        uint32_t flags;
+        enum report_action action;
+        bool is_whole;
+    } rows[] = {
+        { DSN_RET_NONE, 0, REPORT_FAILED, true },
+        { DSN_RET_FULL, 0, REPORT_FAILED, true },
+        { DSN_RET_HDRS, 0, REPORT_FAILED, false },
+        { DSN_RET_FULL, MESSAGE_REQUIRE_TLS, REPORT_FAILED, false },
+        { DSN_RET_FULL, 0, REPORT_DELAYED, false },
+        { DSN_RET_FULL, 0, REPORT_RELAYED, false },
+    };
+    outcome(1, OUTCOME_DOT, 250, "2.0.0", SLICE("ok"));
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        original->ret = rows[i].ret;
+        original->flags = rows[i].flags;
+        actions[1] = rows[i].action;
+        make(1, false);
+        want(parts[2].header, rows[i].is_whole ? "message/rfc822" : "text/rfc822-headers");
+        assert_int_equal(has(parts[2].body, "First line"), rows[i].is_whole);
+        assert_false(bounce->flags & MESSAGE_REQUIRE_TLS);
+    }
+}
+
+/* P-218 */
+static void a_delay_is_told_with_the_end_of_patience(void **state)
+{
+    char until[CLOCK_DATE_MAX];
+    actions[1] = REPORT_DELAYED;
+    delivery->expires_ms = now.wall_ms + 86400000;
+    clock_format_rfc5322(delivery->expires_ms, until);
+    outcome(1, OUTCOME_RCPT, 450, "4.2.2", SLICE("full"));
+    make(1, false);
+    want_field(whole.header, "Subject", "Delayed mail, still being tried");
+    want_field(block(1), "Action", "delayed");
+    want_field(block(1), "Status", "4.2.2");
+    want_field(block(1), "Diagnostic-Code", "smtp; 450 4.2.2 full");
+    want_field(block(1), "Will-Retry-Until", until);
+    want(parts[0].body, "need not send it again");
+    want(parts[0].body, until);
+    assert_false(has(parts[0].body, "could not be delivered"));
+    outcome(1, OUTCOME_CONNECT, 451, "", SLICE("refused"));
+    make(1, false);
+    want_field(block(1), "Status", "4.0.0");
+    original->deliver_by_ms = now.wall_ms; /* P-68, by-mode N */
+    outcome(1, OUTCOME_RCPT, 450, "4.2.2", SLICE("full"));
+    make(1, false);
+    want_field(block(1), "Status", "4.4.7");
+}
+
+/* P-68: by-mode R. */
+static void what_is_late_has_failed(void **state)
+{
+    original->flags = MESSAGE_BY_RETURN;
+    original->deliver_by_ms = now.wall_ms;
+    outcome(1, OUTCOME_RCPT, 450, "4.2.2", SLICE("full"));
+    make(1, false);
+    want_field(block(1), "Action", "failed");
+    want_field(block(1), "Status", "5.4.7");
+    original->deliver_by_ms = now.wall_ms + 1; /* it expired otherwise */
+    make(1, false);
+    want_field(block(1), "Status", "4.4.7");
+}
+
+/* P-232 */
+static void passing_on_is_told(void **state)
+{
+    actions[1] = REPORT_RELAYED;
+    outcome(1, OUTCOME_DOT, 250, "2.6.0", SLICE("queued as 7"));
+    make(1, false);
+    want_field(whole.header, "Subject", "Mail was passed on");
+    want_field(block(1), "Action", "relayed");
+    want_field(block(1), "Status", "2.6.0");
+    want_field(block(1), "Remote-MTA", "dns; mx1.x.example");
+    want_field(block(1), "Diagnostic-Code", "smtp; 250 2.6.0 queued as 7");
+    assert_null(field(block(1), "Will-Retry-Until"));
+    want(parts[0].body, "does\r\nnot report");
+    outcome(1, OUTCOME_DOT, 250, "", SLICE("ok"));
+    make(1, false);
+    want_field(block(1), "Status", "2.0.0");
+}
+
+static void one_report_tells_different_things(void **state)
+{
+    actions[0] = REPORT_RELAYED;
+    outcome(0, OUTCOME_DOT, 250, "2.0.0", SLICE("ok"));
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("who"));
+    make(2, false);
+    want_field(whole.header, "Subject", "Undelivered mail returned to sender");
+    want_field(block(1), "Action", "relayed");
+    want_field(block(2), "Action", "failed");
+    want(parts[2].header, "message/rfc822");
+    size_t failed = find(parts[0].body, "could not be delivered");
+    size_t who = find(parts[0].body, "<\"t w@o\"@x.example>");
+    size_t passed = find(parts[0].body, "passed on"), one = find(parts[0].body, "<one@x.example>");
+    assert_true(failed < who && who < passed && passed < one && one != SIZE_MAX);
+}
+
+/* --- addresses in UTF-8 (P-231) -------------------------------------------------------------- */
+
+#define EACUTE "\xc3\xa9"
+
+static void a_utf8_recipient_makes_a_global_report(void **state)
+{
+    original->flags = MESSAGE_UTF8;
+    original->rcpts[2].address = SLICE(EACUTE "@x.example");
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("caf" EACUTE));
+    make(1, true);
+    want(slice_str(field(whole.header, "Content-Type")), "report-type=global-delivery-status;");
+    want_field(whole.header, "Content-Transfer-Encoding", "8bit");
+    want(parts[0].header, "charset=utf-8");
+    want_field(parts[0].header, "Content-Transfer-Encoding", "8bit");
+    want_field(parts[1].header, "Content-Type", "message/global-delivery-status");
+    want_field(parts[1].header, "Content-Transfer-Encoding", "8bit");
+    want_field(block(1), "Final-Recipient", "utf-8; " EACUTE "@x.example");
+    want_field(block(1), "Diagnostic-Code", "smtp; 550 5.1.1 caf??");
+    want_field(parts[2].header, "Content-Type", "message/global");
+    want(parts[0].body, "<" EACUTE "@x.example>\r\n");
+    assert_true(bounce->flags & MESSAGE_8BIT);
+    assert_false(bounce->flags & MESSAGE_UTF8); /* its own header and envelope are ASCII */
+    original->ret = DSN_RET_HDRS;
+    make(1, true);
+    want_field(parts[2].header, "Content-Type", "message/global-headers");
+    assert_null(field(parts[2].header, "Content-Transfer-Encoding"));
+}
+
+static void a_utf8_sender_needs_smtputf8(void **state)
+{
+    original->flags = MESSAGE_UTF8;
+    original->sender = SLICE(EACUTE "@y.example");
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no"));
+    make(1, true);
+    want_field(whole.header, "To", "<" EACUTE "@y.example>");
+    want_field(block(1), "Final-Recipient", "rfc822; \"t w@o\"@x.example");
+    assert_true(bounce->flags & MESSAGE_UTF8);
+}
+
+/* Nobody else's address matters. */
+static void a_utf8_recipient_who_is_not_named_changes_nothing(void **state)
+{
+    original->rcpts[1].address = SLICE(EACUTE "@x.example");
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no"));
+    make(1, false);
+    want_field(parts[1].header, "Content-Type", "message/delivery-status");
+}
+
+/* P-45, P-70: what a damaged record may hold. */
+static void only_harmless_utf8_is_written(void **state)
+{
+    static const struct {
+        const char *address, *shown;
+    } rows[] = {
+        { "\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80@x", "\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80@x" },
+        { "\xc3@x", "?@x" },      /* cut */
+        { "\xa9@x", "?@x" },      /* no lead */
+        { "\xc0\xae@x", "??@x" }, /* overlong */
+        { "\xe0\x80\xae@x", "???@x" },
+        { "\xed\xa0\x80@x", "???@x" },      /* surrogate */
+        { "\xf4\x90\x80\x80@x", "????@x" }, /* past U+10FFFF */
+        { "\xf8\x88\x80\x80\x80@x", "?????@x" },
+        { "\xc2\x85@x", "??@x" },      /* C1: next line */
+        { "\xe2\x80\xa8@x", "???@x" }, /* line separator */
+        { "\xf0\x9f\x98", "???" },
+    };
+    char want_shown[64];
+    outcome(1, OUTCOME_RCPT, 550, "5.1.1", SLICE("no"));
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        original->rcpts[2].address = slice_str(rows[i].address);
+        make(1, true);
+        snprintf(want_shown, sizeof want_shown, "utf-8; %s", rows[i].shown);
+        want_field(block(1), "Final-Recipient", want_shown);
+    }
 }
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, start, stop)
@@ -623,6 +850,17 @@ int main(void)
         CASE(the_boundary_is_not_in_the_content),
         CASE(an_address_stays_on_its_line),
         CASE(a_thousand_recipients),
+        CASE(envelope_id_and_original_recipient_are_told),
+        CASE(an_orcpt_that_is_none_is_left_out),
+        CASE(the_body_is_returned_or_not),
+        CASE(a_delay_is_told_with_the_end_of_patience),
+        CASE(what_is_late_has_failed),
+        CASE(passing_on_is_told),
+        CASE(one_report_tells_different_things),
+        CASE(a_utf8_recipient_makes_a_global_report),
+        CASE(a_utf8_sender_needs_smtputf8),
+        CASE(a_utf8_recipient_who_is_not_named_changes_nothing),
+        CASE(only_harmless_utf8_is_written),
     };
     return cmocka_run_group_tests_name("bounce", tests, NULL, NULL);
 }

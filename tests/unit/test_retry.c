@@ -140,6 +140,22 @@ static void the_longest_wait_fits(void **state)
         assert_in_range(retry_delay_ms(&cfg, 9, &e), week / 10, week / 10 * 19 + 10);
 }
 
+/* P-68: an attempt when the time is over, not after it. */
+static void a_wait_ends_when_the_time_is_over(void **state)
+{
+    struct now now = { .wall_ms = 10000 };
+    struct message m = { .deliver_by_ms = 0 };
+    assert_int_equal(retry_cap_delay_ms(5000, &m, &now), 5000);
+    m.deliver_by_ms = 12000;
+    assert_int_equal(retry_cap_delay_ms(5000, &m, &now), 2000);
+    m.deliver_by_ms = 15001;
+    assert_int_equal(retry_cap_delay_ms(5000, &m, &now), 5000);
+    m.deliver_by_ms = 10000; /* over: as ever */
+    assert_int_equal(retry_cap_delay_ms(5000, &m, &now), 5000);
+    m.deliver_by_ms = INT64_MAX;
+    assert_int_equal(retry_cap_delay_ms(UINT32_MAX, &m, &now), UINT32_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +165,7 @@ int main(void)
         cmocka_unit_test(the_schedule_repeats_its_last),
         cmocka_unit_test(jitter_keeps_its_bounds),
         cmocka_unit_test(the_longest_wait_fits),
+        cmocka_unit_test(a_wait_ends_when_the_time_is_over),
     };
     return cmocka_run_group_tests_name("retry", tests, NULL, NULL);
 }

@@ -34,6 +34,7 @@ static struct queue_item simple_item(const uint32_t *rcpts, uint32_t count)
                                 .rcpt_count = count };
 }
 
+/* And a tenth when there is something in it. */
 static void an_item_is_nine_fields(void **state)
 {
     const uint32_t rcpts[] = { 0, 1, 2, 3, 4, 7 };
@@ -43,6 +44,17 @@ static void an_item_is_nine_fields(void **state)
     struct slice want =
         SLICE("n\texample.org\t2\t1700000000000\t1700000432000\tacme\t7\t10240\t0-4,7");
     assert_true(slice_eq(text, want));
+    struct arena arena;
+    struct queue_item item = simple_item(rcpts, 6), again;
+    arena_init(&arena);
+    item.told = DELIVERY_TOLD_LATE;
+    text = encode(&out, item);
+    assert_true(slice_eq(slice_head(text, want.len), want));
+    assert_true(slice_eq(slice_skip(text, want.len), SLICE("\t2")));
+    assert_int_equal(queue_item_decode(text, &arena, &again), STATUS_OK);
+    assert_int_equal(again.told, DELIVERY_TOLD_LATE);
+    assert_int_equal(again.rcpt_count, 6);
+    arena_done(&arena);
     buf_done(&out);
 }
 
@@ -116,6 +128,12 @@ static void only_what_we_write_is_an_item(void **state)
         { "n\ta.example\t0\t1\t2\t\t0\t9\t-1", STATUS_BAD },
         { "n\ta.example\t0\t1\t2\t\t0\t9\t0-65536", STATUS_BAD },
         { "n\ta.example\t0\t1\t2\t\t0\t9\t0-4294967295", STATUS_BAD },
+        { "n\ta.example\t0\t1\t2\t\t0\t9\t0\t1", STATUS_OK }, /* told */
+        { "n\ta.example\t0\t1\t2\t\t0\t9\t0\t3", STATUS_OK },
+        { "n\ta.example\t0\t1\t2\t\t0\t9\t0\t0", STATUS_BAD },
+        { "n\ta.example\t0\t1\t2\t\t0\t9\t0\t4", STATUS_BAD },
+        { "n\ta.example\t0\t1\t2\t\t0\t9\t0\t", STATUS_BAD },
+        { "n\ta.example\t0\t1\t2\t\t0\t9\t0\t1\t1", STATUS_BAD },
         { "n\ta.example\t0\t1\t2\t\t0\t9\t0\textra", STATUS_BAD },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
