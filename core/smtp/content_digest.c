@@ -147,11 +147,16 @@ void content_digest_update(struct content_digest *d, struct slice body)
     add(&d->body, body);
 }
 
-void content_digest_end(struct content_digest *d, struct message *m)
+void content_digest_tell_key(const struct content_digest *d, struct message *m)
 {
     must(d->has_key);
     _Static_assert(sizeof m->key == sizeof d->key, "a key is a SHA-256");
     memcpy(m->key, d->key, sizeof m->key);
-    SHA256_Final(m->digest, &d->body);
     m->has_key = true;
+}
+
+void content_digest_end(struct content_digest *d, struct message *m)
+{
+    must(m->has_key);
+    SHA256_Final(m->digest, &d->body);
 }

@@ -21,5 +21,8 @@ bool content_digest_set_key(struct content_digest *d, struct slice tenant, struc
 /* Without effect behind a key. */
 void content_digest_set_message_id(struct content_digest *d, struct slice tenant, struct slice id);
 void content_digest_update(struct content_digest *d, struct slice body);
-/* Writes has_key, key and digest; one of the two keys was set. */
+/* Writes has_key and key, once one of the two was set and the header section is over: a large
+ * message needs to know its shard before its body has come. */
+void content_digest_tell_key(const struct content_digest *d, struct message *m);
+/* Writes the digest. */
 void content_digest_end(struct content_digest *d, struct message *m);

@@ -131,6 +131,8 @@ static void end_header(struct smtp_content *c)
         content_doom(c, REPLY_NO_FROM);
     } else {
         content_store_missing(c);
+        if (c->digest)
+            content_digest_tell_key(c->digest, c->message);
         c->phase = PHASE_BODY;
     }
 }

@@ -156,7 +156,8 @@ def test_killed_between(gateways, mx):
             again = queue_id(submit(kilat.port, content))
             assert answered.get(i, again) == again
     want = {f"Subject: {r}-{i}".encode() for r in range(3) for i in range(200)}
-    wait_until(lambda: len(mx.messages) >= 600, 60, lambda: str(len(mx.messages)))
-    got = [line for m in mx.messages for line in m.content.split(b"\r\n")
-           if line.startswith(b"Subject: ")]
-    assert set(got) == want
+
+    def missing():
+        return want - {line for m in list(mx.messages) for line in m.content.split(b"\r\n")
+                       if line.startswith(b"Subject: ")}
+    wait_until(lambda: not missing(), 60, lambda: sorted(missing())[:10])
