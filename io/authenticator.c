@@ -312,8 +312,19 @@ static void remember_place(struct auth_ask *ask)
         (void)auth_call_new(ask->a->w, argv, ARRAY_LEN(argv), on_remembered, NULL);
 }
 
+/* The limits of one that the configuration does not know would be no limits. */
+static bool has_its_tenant(const struct auth_ask *ask)
+{
+    struct slice tenant = slice_str(ask->account->tenant);
+    return tenant.len == 0 || config_find_tenant(ask->a->w->cfg, tenant);
+}
+
 static void let_in(struct auth_ask *ask)
 {
+    if (!has_its_tenant(ask)) {
+        give_up(ask, AUTH_RESULT_DOWN, "no such tenant");
+        return;
+    }
     metrics_add(&ask->a->w->metrics, METRIC_AUTH_OK_TOTAL, 1);
     remember_place(ask);
     ask->answer.account = ask->account;

@@ -28,6 +28,7 @@ struct bench_reply { /* of a request on its way back */
 
 struct bench {
     struct config cfg;
+    struct config_tenant tenants[1]; /* "acme" */
     struct worker w;
     struct auth_shared *shared;
     struct authenticator *a;
@@ -205,13 +206,16 @@ static inline const char *bench_scram(const char *password)
 /* What the configuration says unless a test changes it before bench_start. */
 static inline void bench_init(struct bench *b)
 {
-    static char email[] = "email";
+    static char email[] = "email", acme[] = "acme";
     *b = (struct bench){ .redis = BENCH_GONE };
     the_bench = b;
     make_temp_dir(b->dir);
     snprintf(b->users, sizeof b->users, "%s/users", b->dir);
     snprintf(b->keys, sizeof b->keys, "%s/keys", b->dir);
     list_init(&b->replies);
+    b->tenants[0].name = acme;
+    b->cfg.tenants = b->tenants;
+    b->cfg.tenant_count = 1;
     b->cfg.auth.users_file = b->users;
     b->cfg.auth.mechanisms = 0x7f;
     b->cfg.auth.threads = 2;
