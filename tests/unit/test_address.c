@@ -191,8 +191,18 @@ static const struct {
     BAD("<a@[1.2.3.4\0]>", CONTROL),
     BAD("\r", CONTROL),
     /* P-70 */
-    BAD("<\xc3\xa9@b>", NOT_ASCII),
-    BAD("<a@\xc3\xa9.x>", NOT_ASCII),
+    /* P-70: strict UTF-8, no C1 control, no line separator. */
+    BAD("<\xc3@b>", NOT_ASCII),
+    BAD("<\xc0\xaf@b>", NOT_ASCII),
+    BAD("<\xed\xa0\x80@b>", NOT_ASCII),
+    BAD("<\xf4\x90\x80\x80@b>", NOT_ASCII),
+    BAD("<\xc2\x85@b>", NOT_ASCII),
+    BAD("<\xe2\x80\xa8@b>", NOT_ASCII),
+    BAD("<\"\xe2\x80\xa9\"@b>", NOT_ASCII),
+    /* P-71: what IDNA would map to another domain makes none. */
+    BAD("<a@\xe3\x80\x82.x>", NOT_ASCII),
+    BAD("<a@b\xe3\x80\x82x>", NOT_ASCII),
+    BAD("<a@\xef\xbd\x81.x>", NOT_ASCII),
     BAD("<\"\xff\"@b>", NOT_ASCII),
     BAD("<a@[\x80]>", NOT_ASCII),
     BAD("<a@b\xe2\x80\xa8>", NOT_ASCII),
@@ -303,13 +313,36 @@ static void judges_domains_alone(void **state)
     assert_false(address_literal_is_valid(SLICE_NONE));
 }
 
+/* RFC 6531 3.3: characters, in the local part, in quotes and in the domain. */
+static void takes_utf8_and_says_so(void **state)
+{
+    static const struct {
+        const char *path;
+        bool is_utf8;
+    } rows[] = {
+        { "<\xc3\xa9@b.example>", true },
+        { "<a@\xc3\xa9.example>", true },
+        { "<\"\xe6\xbc\xa2 \xf0\x9f\x98\x80\"@b.example>", true },
+        { "<a@xn--9ca.example>", false },
+        { "<a@b.example>", false },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct address a;
+        size_t used = 0;
+        assert_int_equal(address_parse_path(slice_str(rows[i].path), &a, &used), ADDRESS_OK);
+        assert_int_equal(used, strlen(rows[i].path));
+        assert_int_equal(a.is_utf8, rows[i].is_utf8);
+    }
+    assert_false(address_domain_is_valid(SLICE("\xc3\xa9.example"))); /* EHLO has no SMTPUTF8 */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(takes_good_paths),     cmocka_unit_test(takes_their_mailboxes),
-        cmocka_unit_test(refuses_bad_paths),    cmocka_unit_test(takes_the_longest),
-        cmocka_unit_test(refuses_every_cut),    cmocka_unit_test(mailbox_fills_the_input),
-        cmocka_unit_test(judges_domains_alone),
+        cmocka_unit_test(takes_utf8_and_says_so),  cmocka_unit_test(takes_good_paths),
+        cmocka_unit_test(takes_their_mailboxes),   cmocka_unit_test(refuses_bad_paths),
+        cmocka_unit_test(takes_the_longest),       cmocka_unit_test(refuses_every_cut),
+        cmocka_unit_test(mailbox_fills_the_input), cmocka_unit_test(judges_domains_alone),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }

@@ -707,7 +707,7 @@ static void test_client_certificates_are_names_when_verified(void **state)
         const struct made_cert *made;
         const char *name;
     } rows[] = {
-        { store, NULL, "(none)" },        { store, &client_good, "host.example" },
+        { store, NULL, "(none)" },        { store, &client_good, "u@a.example" },
         { store, &by_cn, "just a name" }, { store, &client_bad, "(none)" },
         { store, &expired, "(none)" },    { asks_nobody, &client_good, "(none)" },
     };
@@ -738,7 +738,7 @@ static void test_another_client_ca_ends_old_tickets(void **state)
     s.cfg.tls.client_ca = in_dir("trusted.pem");
     struct tls_store *store = store_of(&s);
     struct client *c = client_new();
-    assert_string_equal(name_seen(store, c, &client_good, name), "host.example");
+    assert_string_equal(name_seen(store, c, &client_good, name), "u@a.example");
     put_cert("trusted.pem", "trusted.key", (struct cert_wish){ "other", .is_authority = true });
     assert_int_equal(tls_store_reload(store, &error), STATUS_OK);
     assert_string_equal(name_seen(store, c, NULL, name), "(none)");
