@@ -6,7 +6,7 @@
  * characters, more than AUTH_PASSWORD_MAX octets, a file of several lines.
  *
  * A terminal gets its echo back also when the wait is interrupted: the signals that would end us
- * are noted instead, and end the read.
+ * are noted instead, and end the wait.
  */
 #include "io/cli_password.h"
 #include "core/base/must.h"
@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <openssl/mem.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <termios.h>
@@ -30,16 +31,27 @@ static void on_signal(int sig)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
+/* Until there is something to read; with a mask signals are heard exactly here, so that none comes
+ * unnoticed between a look and the read. */
+static bool wait_for_input(const sigset_t *mask)
+{
+    struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+    while (!is_interrupted && mask && ppoll(&in, 1, NULL, mask) < 0 && errno == EINTR) {
+    }
+    return !is_interrupted;
+}
+
 /* Octet by octet: what follows the line is somebody else's. */
-static bool read_line(struct buf *out, struct buf *error)
+static bool read_line(const sigset_t *mask, struct buf *out, struct buf *error)
 {
     char c = '\0';
     while (c != '\n') {
-        ssize_t n = read(STDIN_FILENO, &c, 1);
-        if (n < 0 && errno == EINTR && !is_interrupted)
+        ssize_t n = wait_for_input(mask) ? read(STDIN_FILENO, &c, 1) : -1;
+        if (n < 0 && !is_interrupted && errno == EINTR)
             continue;
         if (n < 0) {
-            (void)fail_with(error, STATUS_SYSTEM, "cannot read the password: %s", strerror(errno));
+            (void)fail_with(error, STATUS_SYSTEM, "cannot read the password: %s",
+                            is_interrupted ? "interrupted" : strerror(errno));
             return false;
         }
         if (n == 0)
@@ -74,32 +86,48 @@ static bool check(struct buf *out, struct buf *error)
 
 /* --- a terminal ------------------------------------------------------------------------------ */
 
-static void hear_signals(struct sigaction old[2])
+struct signals_before {
+    struct sigaction on_int, on_term;
+    sigset_t mask;
+};
+
+static void hear_signals(struct signals_before *before)
 {
     struct sigaction note = { .sa_handler = on_signal };
+    sigset_t ours;
     is_interrupted = 0;
-    sigaction(SIGINT, &note, &old[0]);
-    sigaction(SIGTERM, &note, &old[1]);
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    sigprocmask(SIG_BLOCK, &ours, &before->mask);
+    sigaction(SIGINT, &note, &before->on_int);
+    sigaction(SIGTERM, &note, &before->on_term);
+}
+
+static void unhear_signals(const struct signals_before *before)
+{
+    sigaction(SIGINT, &before->on_int, NULL);
+    sigaction(SIGTERM, &before->on_term, NULL);
+    sigprocmask(SIG_SETMASK, &before->mask, NULL);
 }
 
 static bool ask(const char *prompt, struct buf *out, struct buf *error)
 {
     struct termios before, quiet;
-    struct sigaction old[2];
+    struct signals_before signals;
     if (tcgetattr(STDIN_FILENO, &before) < 0) {
         (void)fail_with(error, STATUS_SYSTEM, "the terminal: %s", strerror(errno));
         return false;
     }
     quiet = before;
     quiet.c_lflag &= ~(tcflag_t)ECHO;
-    hear_signals(old);
+    hear_signals(&signals);
     tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
     fputs(prompt, stderr);
-    bool is_read = read_line(out, error);
+    bool is_read = read_line(&signals.mask, out, error);
     tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
     fputc('\n', stderr);
-    sigaction(SIGINT, &old[0], NULL);
-    sigaction(SIGTERM, &old[1], NULL);
+    unhear_signals(&signals);
     return is_read && check(out, error);
 }
 
@@ -124,5 +152,5 @@ bool cli_password_read(const char *path, struct buf *out, struct buf *error)
         return auth_file_read(path, out, error) == STATUS_OK && check(out, error);
     if (isatty(STDIN_FILENO))
         return ask_twice(out, error);
-    return read_line(out, error) && check(out, error);
+    return read_line(NULL, out, error) && check(out, error);
 }
