@@ -6,9 +6,9 @@ import pytest
 
 from lib.dns import Dns
 from lib.mx import Close, Mx
-from lib.net import free_port, wait_until
+from lib.net import RawSmtp, free_port, wait_until
 from test_outbound import check_bounce, parse_bounce, submit
-from lib.kilat import smarthost
+from lib.kilat import message, smarthost
 
 
 @pytest.fixture
@@ -121,3 +121,50 @@ def test_host_without_an_answer(net):
     submit(kilat, "to@rcpt.test")
     host.wait(1)
     wait_until(lambda: kilat.get("/healthz")[0] == 200, 5, "health")
+
+
+MX_PAIR = {("rcpt.test", "MX"): [(10, "a.rcpt.test"), (20, "b.rcpt.test")],
+           ("a.rcpt.test", "A"): ["127.0.0.2"], ("b.rcpt.test", "A"): ["127.0.0.3"]}
+
+
+def test_another_host_takes_what_is_too_large(net):
+    """P-178: and ordinary mail still goes to the first."""
+    kilat, (first, second) = net(MX_PAIR, "127.0.0.2", "127.0.0.3")
+    first.offered = ("PIPELINING", "SIZE 10000")
+    submit(kilat, size=50000)
+    second.wait(1)
+    submit(kilat)
+    first.wait(1)
+    assert len(second.messages) == 1 and net.home.messages == []
+
+
+def test_no_host_takes_it(net):
+    kilat, hosts = net(MX_PAIR, "127.0.0.2", "127.0.0.3")
+    for host in hosts:
+        host.offered = ("PIPELINING", "SIZE 10000")
+    check_bounce(net.home, submit(kilat, size=50000), "to@rcpt.test", "5.3.4")
+    assert [len(host.connections) for host in hosts] == [1, 1]
+
+
+def test_the_other_host_is_down(net):
+    """What it might take waits for it."""
+    kilat, (first,) = net(MX_PAIR, "127.0.0.2")
+    first.offered = ("PIPELINING", "SIZE 10000")
+    ident = submit(kilat, size=50000)
+    kilat.wait_event("relay.done", id=ident, fate="deferred")
+    assert net.home.messages == []
+
+
+def test_names_in_utf8(net):
+    """P-71, P-215: a domain in U-labels is looked up by its A-labels."""
+    kilat, (host,) = net({("xn--caf-dma.test", "MX"): [(10, "a.rcpt.test")],
+                          ("a.rcpt.test", "A"): ["127.0.0.2"]}, "127.0.0.2")
+    host.offered += ("SMTPUTF8",)
+    with RawSmtp(kilat.port) as raw:
+        raw.hello()
+        assert raw.cmd("MAIL FROM:<from@sender.test> SMTPUTF8").code == 250
+        assert raw.cmd("RCPT TO:<to@café.test>").code == 250
+        assert raw.cmd("DATA").code == 354
+        raw.send(message(600) + b".\r\n")
+        assert raw.reply().code == 250
+    assert host.wait(1)[0].rcpts == ["to@café.test"]

@@ -26,7 +26,8 @@ def parse_bounce(got):
     parts = list(bounce.iter_parts())
     assert parts[0].get_content_type() == "text/plain"
     assert parts[1].get_content_type() == "message/delivery-status"
-    assert parts[2].get_content_type() in ("message/rfc822", "text/rfc822-headers")
+    assert parts[2].get_content_type() in ("message/rfc822", "text/rfc822-headers",
+                                           "message/global", "message/global-headers")
     groups = parts[1].get_payload()
     return bounce, groups[0], groups[1:]
 

@@ -15,14 +15,17 @@ behaved.
 
 stages   connect   before the greeting        greeting  the greeting itself
          ehlo helo mail rcpt data rset noop quit   the reply to that command
-         body      while content arrives      dot       after the final dot, before the reply
+         bdat      the reply to a chunk, its octets read
+         body      while content arrives      dot       at the end of content, before its reply
 actions  "550 text" or a list of lines: a reply instead of the usual one
          Reply(lines, close=, drip=, delay=, half_close=)   a reply, and how it is said
          Close(after=octets, reset=)          ends the connection, in the body after so many octets
          Stall(seconds)                       says nothing for so long, then goes on as usual
 
 It is also a judge of the client: what breaks RFC 5321 or uses what was not offered goes to
-`violations`, which a test expects to be empty.
+`violations`, which a test expects to be empty. Offered is what `extensions` says, as EHLO says it:
+PIPELINING, SIZE n, 8BITMIME, BINARYMIME, CHUNKING, SMTPUTF8, DSN, DELIVERBY [n], MT-PRIORITY,
+LIMITS NAME=n ..., ENHANCEDSTATUSCODES; a message keeps the parameters it came with.
 
 Runs on a thread of its own (asyncio); everything a test reads is only ever appended to.
 """
@@ -35,10 +38,26 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-STAGES = {"connect", "greeting", "ehlo", "helo", "mail", "rcpt", "data", "body", "dot", "rset",
-          "noop", "quit"}
+STAGES = {"connect", "greeting", "ehlo", "helo", "mail", "rcpt", "data", "bdat", "body", "dot",
+          "rset", "noop", "quit"}
 LINE_MAX = 2048       # of a command, extensions included
 CONTENT_LINE_MAX = 998
+
+# The parameters we know: what must have been offered, and what a value looks like.
+XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+MAIL_PARAMS = {
+    "SIZE": ("SIZE", r"\d{1,20}"),
+    "BODY": ("8BITMIME", r"7BIT|8BITMIME|BINARYMIME"),
+    "SMTPUTF8": ("SMTPUTF8", None),
+    "RET": ("DSN", r"FULL|HDRS"),
+    "ENVID": ("DSN", XTEXT + r"{1,100}"),
+    "BY": ("DELIVERBY", r"-?\d{1,9};[NR]T?"),
+    "MT-PRIORITY": ("MT-PRIORITY", r"-?\d"),
+}
+RCPT_PARAMS = {
+    "NOTIFY": ("DSN", r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*"),
+    "ORCPT": ("DSN", r"[A-Za-z0-9-]+;" + XTEXT + "+"),
+}
 
 
 @dataclass
@@ -70,6 +89,8 @@ class Message:
     connection: int             # number of the connection, from 0
     helo: str
     time: float                 # monotonic, when its last octet had come
+    rcpt_params: list           # of each of rcpts, as text
+    by_bdat: bool               # it came in chunks
 
 
 @dataclass
@@ -86,6 +107,7 @@ class Connection:
     number: int
     commands: list = field(default_factory=list)    # lines as they came
     messages: int = 0
+    mails: int = 0              # MAIL commands
     pipelined: int = 0          # commands that came before the reply to the one before
     ended: bool = False
 
@@ -242,6 +264,8 @@ class _Session:
         self.sender = None
         self.params = ""
         self.rcpts = []
+        self.rcpt_params = []
+        self.chunks = None
 
     def blame(self, what):
         self.mx.violations.append(f"connection {self.record.number}: {what}")
@@ -264,7 +288,7 @@ class _Session:
             self.blame(f"bad octets in a command: {line!r}")
         if len(line) > LINE_MAX:
             self.blame(f"a command of {len(line)} octets")
-        return line.rstrip(b"\r\n").decode("latin-1")
+        return line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
     async def end(self, reset=False):
         if reset:
@@ -323,7 +347,7 @@ class _Session:
             if self.buf and verb in ("EHLO", "HELO", "DATA", "QUIT", "NOOP"):
                 if verb != "NOOP":
                     self.blame(f"sent on after {verb} without waiting (RFC 2920 3.1)")
-            elif self.buf:
+            elif self.buf and verb != "BDAT":
                 self.record.pipelined += 1
                 if "PIPELINING" not in self.offered:
                     self.blame(f"pipelined after {verb}, which was not offered")
@@ -345,19 +369,49 @@ class _Session:
         if await self.answer("ehlo", text, lines):
             self.offered = self.mx.offered
 
+    def offers(self, keyword):
+        return any(e.split()[0] == keyword for e in self.offered)
+
+    def limit(self, name):
+        """The number announced by LIMITS, or none."""
+        for extension in self.offered:
+            found = re.search(rf"\b{name}=(\d+)", extension)
+            if extension.startswith("LIMITS") and found:
+                return int(found[1])
+        return float("inf")
+
     async def on_helo(self, text):
         self.reset()
         self.helo = text[5:]
         self.offered = ()
         await self.answer("helo", text, f"250 {self.mx.name}")
 
-    def check_params(self, text):
-        known = {e.split()[0] for e in self.offered}
+    def check_params(self, text, known):
+        seen = set()
         for param in text.split():
-            need = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}.get(
-                param.split("=")[0].upper())
-            if need not in known:
+            name, _, value = param.partition("=")
+            need, form = known.get(name, (None, None))
+            if param == "BODY=BINARYMIME":
+                need = "BINARYMIME"
+            if not need or not self.offers(need):
                 self.blame(f"parameter {param} was not offered")
+            elif not (re.fullmatch(form, value) if form else param == name):
+                self.blame(f"parameter {param} is malformed")
+            if name in seen:
+                self.blame(f"parameter {param} stands twice")
+            seen.add(name)
+
+    def check_ascii(self, text, params):
+        if not text.isascii() and "SMTPUTF8" not in params.split():
+            self.blame(f"not ASCII, and not SMTPUTF8: {text!r}")
+
+    def check_limits(self):
+        """RFC 9422, as far as a client can break it."""
+        domains = {rcpt.rpartition("@")[2].lower() for rcpt in self.rcpts}
+        if len(self.rcpts) > self.limit("RCPTMAX"):
+            self.blame("more recipients than RCPTMAX")
+        if len(domains) > self.limit("RCPTDOMAINMAX"):
+            self.blame("more domains than RCPTDOMAINMAX")
 
     async def on_mail(self, text):
         found = re.fullmatch(r"MAIL FROM:<(.*)>( .*)?", text, re.I)
@@ -365,9 +419,14 @@ class _Session:
             self.blame(f"out of order or malformed: {text!r}")
             await self.say("503 5.5.1 Bad sequence")
             return
-        self.check_params(found[2] or "")
+        self.check_params(found[2] or "", MAIL_PARAMS)
+        self.check_ascii(text, found[2] or "")
+        self.record.mails += 1
+        if self.record.mails > self.limit("MAILMAX"):
+            self.blame("more transactions than MAILMAX")
         if await self.answer("mail", text, "250 2.1.0 Ok"):
-            self.sender, self.params, self.rcpts = found[1], (found[2] or "").strip(), []
+            self.reset()
+            self.sender, self.params = found[1], (found[2] or "").strip()
 
     async def on_rcpt(self, text):
         found = re.fullmatch(r"RCPT TO:<(.+)>( .*)?", text, re.I)
@@ -376,23 +435,48 @@ class _Session:
         if self.sender is None or not found:
             await self.say("503 5.5.1 Need MAIL")
             return
+        self.check_params(found[2] or "", RCPT_PARAMS)
+        self.check_ascii(text, self.params)
         if await self.answer("rcpt", text, "250 2.1.5 Ok"):
             self.rcpts.append(found[1])
+            self.rcpt_params.append((found[2] or "").strip())
+            self.check_limits()
 
     async def on_data(self, text):
         if self.sender is None or not self.rcpts:
             await self.say("503 5.5.1 Need RCPT")
             return
+        if "BODY=BINARYMIME" in self.params or self.chunks is not None:
+            self.blame("DATA for what can only come by BDAT (RFC 3030 2, 3)")
         if await self.answer("data", text, "354 Go ahead"):
-            await self.content()
+            await self.take(await self.read_content(self.mx.action("body")), by_bdat=False)
         self.reset()
 
-    async def content(self):
-        body = self.mx.action("body")
-        content = await self.read_content(body)
+    async def on_bdat(self, text):
+        found = re.fullmatch(r"BDAT (\d+)( LAST)?", text, re.I)
+        if not found or not self.offers("CHUNKING"):
+            self.blame(f"not offered, or malformed: {text!r}")
+            await self.say("500 5.5.2 Unknown command")
+            return
+        chunk = await self.read_chunk(int(found[1]), self.mx.action("body"))
+        if self.sender is None or not self.rcpts:
+            self.blame("BDAT without recipients")
+            await self.say("503 5.5.1 Need RCPT")
+            return
+        self.chunks = (self.chunks or b"") + chunk
+        action = self.mx.action("bdat", text)
+        if action is not None:
+            await self.say(action)      # the octets are gone, the transaction stands (RFC 3030 2)
+        elif found[2]:
+            await self.take(self.chunks, by_bdat=True)
+            self.reset()
+        else:
+            await self.say(f"250 2.0.0 {len(chunk)} octets")
+
+    async def take(self, content, by_bdat):
         message = Message(self.sender, self.params, list(self.rcpts),
                           content if self.mx.keep_content else b"", self.record.number, self.helo,
-                          time.monotonic())
+                          time.monotonic(), list(self.rcpt_params), by_bdat)
         self.check_content(content)
         action = self.mx.action("dot", " ".join(self.rcpts))
         if isinstance(action, Stall):
@@ -423,6 +507,24 @@ class _Session:
         else:
             await self.say(reply)
 
+    async def read_chunk(self, size, action):
+        """So many octets, whatever they are; `action` may interrupt."""
+        while len(self.buf) < size:
+            if isinstance(action, Close) and len(self.buf) >= action.after:
+                await self.end(action.reset)
+            if isinstance(action, Stall):
+                await asyncio.sleep(action.seconds)
+                action = None
+            if isinstance(action, (str, Reply)):
+                await self.say(action if isinstance(action, str) else action.lines)
+                await self.end()
+            await self.more()
+        if isinstance(action, Close) and size >= action.after:
+            await self.end(action.reset)
+        chunk = bytes(self.buf[:size])
+        del self.buf[:size]
+        return chunk
+
     async def read_content(self, action):
         """Octets up to the final dot, dots removed; `action` may interrupt."""
         self.buf[:0] = b"\r\n"          # so that a lone dot at the very start is found too
@@ -450,7 +552,8 @@ class _Session:
         if not self.mx.keep_content:
             return
         bare = content.replace(b"\r\n", b"")
-        if b"\r" in bare or b"\n" in bare or b"\0" in bare:
+        is_binary = "BODY=BINARYMIME" in self.params
+        if not is_binary and (b"\r" in bare or b"\n" in bare or b"\0" in bare):
             self.blame("bare CR, bare LF or NUL in content (P-184)")
         size = re.search(r"\bSIZE=(\d+)", self.params, re.I)
         if size and len(content) > int(size[1]) + 1024:
