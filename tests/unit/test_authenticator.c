@@ -11,7 +11,7 @@
 #define HERE "192.0.2.7"
 
 /* A bench on this users file; more lines by printf. */
-static void start_with(struct bench *b, const char *format, ...)
+static void PRINTF_LIKE(2, 3) start_with(struct bench *b, const char *format, ...)
 {
     char text[4096];
     va_list args;
