@@ -18,6 +18,18 @@
  * deadlines are looked at ROOM none, ROOM   content memory is used up, is there again DRAIN the
  * server shuts down CLOSED reason     the session is over, for this reason
  *
+ *     SERVICE name VALUE  of struct smtp_service: tls off|starttls|implicit, auth off|optional|
+ *                         required, clear yes, mechanisms NAME..., xclient yes, lane NAME;
+ *                         before a SESSION that is to greet so
+ *     TENANT name VALUE   the tenant of clients without account, named "acme": senders PATTERN...,
+ *                         null_sender no, suppression yes, recipients_max N, message_size_max N,
+ *                         lane_best NAME, idempotency NAME
+ *     SECURED             the handshake that the session waits for is over
+ *     AUTH ok LINE        the authenticator's answer, with an account (account.h); AUTH wrong,
+ * down, busy, throttled, verifier ADMIT ok            the answer for a recipient; suppressed
+ * REASON, rate, quota, down CONFLICT            the verdict: its key was used for another message
+ *     RECORD: text        what else the last message carries: "user=u lane=n DSN ..." as written
+ *
  * On C and MESSAGE lines \r \n \t \0 \\ and \xNN stand for octets. QUEUEID stands for the id of the
  * last message. Whatever the server said must be in the file before the client goes on.
  */
@@ -30,6 +42,11 @@
 #define LINE_OF_OURS 4096
 
 struct play {
+    struct smtp_service service; /* what the next session gets */
+    struct config_tenant tenant;
+    char *senders[8]; /* owned; of the tenant */
+    bool may_xclient;
+    struct smtp_tls tls;
     const char *path;
     int line;
     size_t piece; /* octets fed at a time; 0: all */
@@ -74,9 +91,15 @@ static void forget_inbox(struct play *p)
     p->taken = 0;
 }
 
+/* It waits for somebody else: what the client says meanwhile is not looked at. */
+static bool is_asking(const struct play *p)
+{
+    return p->s.wait != SMTP_WAIT_INPUT && p->s.wait != SMTP_WAIT_CLOSE;
+}
+
 static void feed(struct play *p)
 {
-    while (p->taken < p->inbox.len && p->s.wait != SMTP_WAIT_COMMIT && !p->failed) {
+    while (p->taken < p->inbox.len && !is_asking(p) && !p->failed) {
         struct slice rest = slice_skip(buf_slice(&p->inbox), p->taken);
         struct slice piece = slice_head(rest, p->piece ? p->piece : rest.len);
         size_t taken = smtp_session_input(&p->s, piece, &p->t.now);
@@ -139,6 +162,82 @@ static void end_session(struct play *p)
 
 /* --- what a line of the file does ------------------------------------------------------------ */
 
+/* XCLIENT: 192.0.2.x is trusted, 203.0.113.x refused. */
+static void judge(const void *ctx, struct slice client, struct smtp_peer *peer)
+{
+    peer->is_trusted = slice_eq(slice_head(client, 8), SLICE("192.0.2."));
+    peer->is_refused = slice_eq(slice_head(client, 10), SLICE("203.0.113."));
+}
+
+static int place_of(struct play *p, struct slice word, const char *const *words, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (slice_eq(word, slice_str(words[i])))
+            return (int)i;
+    fail(p, "what is %.*s", SLICE_ARG(word));
+    return 0;
+}
+#define PLACE_OF(p, word, ...)                                                                     \
+    place_of(p, word, (const char *const[]){ __VA_ARGS__ },                                        \
+             ARRAY_LEN(((const char *const[]){ __VA_ARGS__ })))
+
+static struct slice cut_word(struct slice *rest)
+{
+    size_t gap = slice_find(*rest, ' ');
+    struct slice word = slice_head(*rest, gap);
+    *rest = slice_skip(*rest, gap < rest->len ? gap + 1 : gap);
+    return word;
+}
+
+static void on_service(struct play *p, struct slice rest)
+{
+    struct slice name = cut_word(&rest);
+    if (slice_eq(name, SLICE("tls")))
+        p->service.tls = (enum tls_mode)PLACE_OF(p, rest, "off", "starttls", "implicit");
+    else if (slice_eq(name, SLICE("auth")))
+        p->service.auth = (enum auth_mode)PLACE_OF(p, rest, "off", "optional", "required");
+    else if (slice_eq(name, SLICE("lane")))
+        p->service.lane = (enum mail_lane)PLACE_OF(p, rest, "urgent", "normal", "bulk");
+    else if (slice_eq(name, SLICE("clear")))
+        p->service.auth_without_tls = true;
+    else if (slice_eq(name, SLICE("xclient")))
+        p->may_xclient = true;
+    else if (slice_eq(name, SLICE("mechanisms")))
+        for (p->service.mechanisms = 0; rest.len > 0;)
+            p->service.mechanisms |= sasl_mechanism_find(cut_word(&rest));
+    else
+        fail(p, "no such part of a service");
+}
+
+static void on_tenant(struct play *p, struct slice rest)
+{
+    struct slice name = cut_word(&rest);
+    struct config_tenant *t = &p->tenant;
+    t->name = "acme";
+    p->service.tenant = t;
+    if (slice_eq(name, SLICE("senders"))) {
+        while (rest.len > 0 && t->sender_count < ARRAY_LEN(p->senders)) {
+            struct slice word = cut_word(&rest);
+            p->senders[t->sender_count] = mem_zalloc(word.len + 1);
+            memcpy(p->senders[t->sender_count++], word.ptr, word.len);
+        }
+        t->senders = p->senders;
+    } else if (slice_eq(name, SLICE("null_sender")))
+        t->null_sender = slice_eq(rest, SLICE("yes"));
+    else if (slice_eq(name, SLICE("suppression")))
+        t->suppression = slice_eq(rest, SLICE("yes"));
+    else if (slice_eq(name, SLICE("recipients_max")))
+        t->recipients_max = (uint32_t)strtoul(rest.ptr, NULL, 10);
+    else if (slice_eq(name, SLICE("message_size_max")))
+        t->message_size_max = strtoul(rest.ptr, NULL, 10);
+    else if (slice_eq(name, SLICE("lane_best")))
+        t->lane_best = (enum mail_lane)PLACE_OF(p, rest, "urgent", "normal", "bulk");
+    else if (slice_eq(name, SLICE("idempotency")))
+        t->idempotency = (enum idempotency_mode)PLACE_OF(p, rest, "off", "header", "message-id");
+    else
+        fail(p, "no such part of a tenant");
+}
+
 static void on_session(struct play *p, struct slice rest)
 {
     bool is_trusted = !slice_eq(rest, SLICE("untrusted"));
@@ -150,8 +249,19 @@ static void on_session(struct play *p, struct slice rest)
     forget_inbox(p);
     buf_clear(&p->said);
     struct smtp_peer peer = {
-        .client = slice_str(p->client), .is_trusted = is_trusted, .is_refused = !is_trusted
+        .client = slice_str(p->client),
+        .is_trusted = is_trusted,
+        .is_refused = !is_trusted && p->service.auth == AUTH_OFF,
+        .may_xclient = p->may_xclient,
     };
+    struct config cfg = p->t.cfg;
+    cfg.tenants = &p->tenant;
+    cfg.tenant_count = p->tenant.name != NULL;
+    p->t.cfg = cfg;
+    p->service.server = &p->t.server;
+    p->service.cfg = &p->t.cfg;
+    p->service.judge = judge;
+    p->t.service = p->service;
     smtp_session_init(&p->s, &p->t.service, &peer, &p->t.now);
     p->is_open = true;
     listen_to_server(p);
@@ -288,6 +398,113 @@ static void on_full(struct play *p, struct slice rest)
     give_verdict(p, SMTP_QUEUE_FULL);
 }
 
+static void on_conflict(struct play *p, struct slice rest)
+{
+    give_verdict(p, SMTP_KEY_CONFLICT);
+}
+
+/* What came in clear behind STARTTLS is not the session's any more (P-123). */
+static void on_secured(struct play *p, struct slice rest)
+{
+    settle(p);
+    check_nothing_left(p);
+    if (p->s.wait != SMTP_WAIT_TLS) {
+        fail(p, "no handshake is awaited (state %d)", p->s.state);
+        return;
+    }
+    forget_inbox(p);
+    p->tls = (struct smtp_tls){ .version = "TLSv1.3",
+                                .cipher = "TLS_AES_128_GCM_SHA256",
+                                .client_name = rest,
+                                .binding_name = "tls-exporter",
+                                .binding = SLICE("0123456789abcdef0123456789abcdef") };
+    smtp_session_secured(&p->s, &p->tls, &p->t.now);
+    listen_to_server(p);
+}
+
+static void on_auth(struct play *p, struct slice rest)
+{
+    struct slice what = cut_word(&rest);
+    struct sasl_answer answer = { .result = AUTH_RESULT_OK };
+    struct buf error;
+    settle(p);
+    check_nothing_left(p);
+    if (p->s.wait != SMTP_WAIT_AUTH) {
+        fail(p, "nobody is asked for (state %d)", p->s.state);
+        return;
+    }
+    buf_init(&error, SAID_MAX);
+    if (slice_eq(what, SLICE("verifier"))) {
+        uint8_t salt[16] = { 1 };
+        scram_make_verifier(rest, salt, 4096, &answer.verifier);
+    } else if (!slice_eq(what, SLICE("ok"))) {
+        answer.result = (enum auth_result)PLACE_OF(p, what, "ok", "wrong", "down", "busy",
+                                                   "throttled", "too-many");
+    } else if (account_parse(rest, &answer.account, &error) != STATUS_OK) {
+        fail(p, "no account: %.*s", SLICE_ARG(buf_slice(&error)));
+        answer.result = AUTH_RESULT_WRONG;
+    }
+    buf_done(&error);
+    smtp_session_auth_answer(&p->s, &answer, &p->t.now);
+    listen_to_server(p);
+}
+
+static void on_admit(struct play *p, struct slice rest)
+{
+    struct slice what = cut_word(&rest);
+    settle(p);
+    check_nothing_left(p);
+    if (p->s.wait != SMTP_WAIT_ADMIT) {
+        fail(p, "no recipient is asked about (state %d)", p->s.state);
+        return;
+    }
+    enum smtp_admit answer =
+        (enum smtp_admit)PLACE_OF(p, what, "ok", "suppressed", "rate", "quota", "down");
+    smtp_session_admitted(&p->s, answer, rest, &p->t.now);
+    listen_to_server(p);
+}
+
+static void put_record(const struct message *m, struct buf *out)
+{
+    static const struct {
+        uint32_t bit;
+        const char *word;
+    } flags[] = { { MESSAGE_UTF8, " UTF8" },
+                  { MESSAGE_BINARY, " BINARY" },
+                  { MESSAGE_REQUIRE_TLS, " REQUIRETLS" },
+                  { MESSAGE_BY_RETURN, " BY-RETURN" },
+                  { MESSAGE_BY_TRACE, " BY-TRACE" } };
+    must(buf_printf(out,
+                    "lane=%c user=%.*s tenant=%.*s ret=%d envid=%.*s priority=%d hold=%lld "
+                    "by=%lld",
+                    m->lane, SLICE_ARG(m->user), SLICE_ARG(m->tenant), (int)m->ret,
+                    SLICE_ARG(m->envid), m->priority,
+                    m->hold_until_ms ? (long long)(m->hold_until_ms - TEST_WALL_MS) / 1000 : 0,
+                    m->deliver_by_ms ? (long long)(m->deliver_by_ms - TEST_WALL_MS) / 1000 : 0) ==
+         STATUS_OK);
+    for (uint32_t i = 0; i < m->rcpt_count; i++)
+        if (m->rcpts[i].notify || m->rcpts[i].orcpt.len)
+            must(buf_printf(out, " notify=%u orcpt=%.*s", m->rcpts[i].notify,
+                            SLICE_ARG(m->rcpts[i].orcpt)) == STATUS_OK);
+    for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+        if (m->flags & flags[i].bit)
+            must(buf_append(out, slice_str(flags[i].word)) == STATUS_OK);
+}
+
+static void on_record(struct play *p, struct slice rest)
+{
+    struct buf got;
+    if (!p->message) {
+        fail(p, "there is no message");
+        return;
+    }
+    buf_init(&got, SAID_MAX);
+    put_record(p->message, &got);
+    if (!slice_eq(buf_slice(&got), slice_skip(rest, 2)))
+        fail(p, "the record is: %.*s", SLICE_ARG(buf_slice(&got)));
+    buf_done(&got);
+}
+
 static void on_envelope(struct play *p, struct slice rest)
 {
     struct buf got;
@@ -378,7 +595,11 @@ static const struct directive {
     { { "ENVELOPE", 8 }, on_envelope }, { { "MESSAGE", 7 }, on_message },
     { { "TIME", 4 }, on_time },         { { "ROOM", 4 }, on_room },
     { { "DRAIN", 5 }, on_drain },       { { "CLOSED", 6 }, on_closed },
-    { { "C", 1 }, on_client },          { { "S", 1 }, on_server },
+    { { "SERVICE", 7 }, on_service },   { { "TENANT", 6 }, on_tenant },
+    { { "SECURED", 7 }, on_secured },   { { "AUTH", 4 }, on_auth },
+    { { "ADMIT", 5 }, on_admit },       { { "CONFLICT", 8 }, on_conflict },
+    { { "RECORD", 6 }, on_record },     { { "C", 1 }, on_client },
+    { { "S", 1 }, on_server },
 };
 
 static void play_line(struct play *p, struct slice line)
@@ -404,6 +625,8 @@ static bool play_file(const char *path, size_t piece)
     char text[LINE_OF_OURS];
     struct play p = { .path = path, .piece = piece };
     FILE *file = fopen(path, "r");
+    p.service = (struct smtp_service){ .lane = LANE_NORMAL };
+    p.tenant.null_sender = true;
     buf_init(&p.inbox, SAID_MAX);
     buf_init(&p.said, SAID_MAX);
     if (!file)
@@ -417,6 +640,8 @@ static bool play_file(const char *path, size_t piece)
     end_session(&p);
     if (file)
         fclose(file);
+    for (size_t i = 0; i < p.tenant.sender_count; i++)
+        free(p.senders[i]);
     buf_done(&p.inbox);
     buf_done(&p.said);
     return !p.failed;
