@@ -182,6 +182,19 @@ bool client_prefers_bdat(const struct smtp_client *c, const struct message *m)
 
 /* --- MAIL ------------------------------------------------------------------------------------ */
 
+/* Said of nearly every message: by hand, that is a tenth of what all of its words cost. */
+static void put_size(uint64_t size, struct gather *out)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + size % 10);
+        size /= 10;
+    } while (size > 0);
+    gather_copy(out, SLICE(" SIZE="));
+    gather_copy(out, slice_of(digits + at, sizeof digits - at));
+}
+
 static void put_body(const struct smtp_client *c, const struct message *m, struct gather *out)
 {
     if (m->flags & MESSAGE_BINARY)
@@ -210,7 +223,7 @@ void client_put_mail_params(const struct smtp_client *c, const struct message *m
                             struct gather *out)
 {
     if (client_can(c, CLIENT_CAN_SIZE))
-        gather_printf(out, " SIZE=%llu", (unsigned long long)m->size);
+        put_size(m->size, out);
     put_body(c, m, out);
     if ((m->flags & MESSAGE_UTF8) && client_can(c, CLIENT_CAN_SMTPUTF8))
         gather_copy(out, SLICE(" SMTPUTF8"));

@@ -857,6 +857,16 @@ static void notify_failure(struct message *m)
     message_set_rcpt_dsn(m, DSN_NOTIFY_FAILURE, SLICE_NONE);
 }
 
+static void be_empty(struct message *m)
+{
+    m->size = 0;
+}
+
+static void be_immense(struct message *m)
+{
+    m->size = UINT64_MAX;
+}
+
 static void be_late(struct message *m)
 {
     m->deliver_by_ms = 18999;
@@ -884,6 +894,9 @@ static void parameters_of_reports_and_time(void **state)
     check_lines("250-DSN\r\n", notify_failure,
                 "MAIL FROM:<s@a.example>\r\nRCPT TO:<\"a +=b\"@b.example> NOTIFY=FAILURE "
                 "ORCPT=rfc822;\"a+20+2B+3Db\"@b.example\r\n");
+    check_lines("250-SIZE\r\n", be_empty, "MAIL FROM:<s@a.example> SIZE=0\r\n" PLAIN_RCPT);
+    check_lines("250-SIZE\r\n", be_immense,
+                "MAIL FROM:<s@a.example> SIZE=18446744073709551615\r\n" PLAIN_RCPT);
     check_lines("250-DELIVERBY\r\n", be_late, "MAIL FROM:<s@a.example> BY=-2;N\r\n" PLAIN_RCPT);
     check_lines("250-DELIVERBY\r\n", have_ages,
                 "MAIL FROM:<s@a.example> BY=999999999;N\r\n" PLAIN_RCPT);
