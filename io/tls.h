@@ -77,8 +77,8 @@ struct tls_info {
     const char *version; /* "TLSv1.3"; static */
     const char *cipher;  /* "TLS_AES_128_GCM_SHA256"; static */
     bool is_resumed;
-    const char *client_name; /* of a verified client certificate: its first e-mail, else DNS name, or
-                                its common name; NULL: none was shown. Owned by the session. */
+    const char *client_name; /* of a verified client certificate: its first e-mail, else DNS name,
+                                or its common name; NULL: none was shown. Owned by the session. */
 };
 void tls_session_info(const struct tls_session *t, struct tls_info *out);
 
