@@ -155,19 +155,16 @@ enum { LOGIN_START, LOGIN_NAME, LOGIN_SECRET };
 static enum sasl_step step_login(struct sasl_exchange *x, bool has_response, struct slice in,
                                  struct buf *challenge)
 {
-    switch (x->phase) {
-    case LOGIN_START:
+    if (x->phase == LOGIN_START && !has_response) {
         x->phase = LOGIN_NAME;
-        if (!has_response)
-            return say(challenge, SLICE("Username:"));
-        /* fall through */
-    case LOGIN_NAME:
-        if (!keep(&x->user, in))
-            return SASL_MALFORMED;
-        x->phase = LOGIN_SECRET;
-        return say(challenge, SLICE("Password:"));
-    default: return keep(&x->secret, in) ? ask(x, SASL_ASK_PASSWORD) : SASL_MALFORMED;
+        return say(challenge, SLICE("Username:"));
     }
+    if (x->phase == LOGIN_SECRET)
+        return keep(&x->secret, in) ? ask(x, SASL_ASK_PASSWORD) : SASL_MALFORMED;
+    if (!keep(&x->user, in))
+        return SASL_MALFORMED;
+    x->phase = LOGIN_SECRET;
+    return say(challenge, SLICE("Password:"));
 }
 
 /* --- EXTERNAL (RFC 4422 A) ------------------------------------------------------------------- */
@@ -274,8 +271,8 @@ static enum sasl_step take_final(struct sasl_exchange *x, struct slice in)
     bool is_right = scram_check_proof(&x->verifier, buf_slice(&x->text), (const uint8_t *)proof.ptr,
                                       x->signature);
     buf_done(&proof);
-    x->is_proven =
-        is_right & slice_eq(final.nonce, buf_slice(&x->nonce)) & binding_is_right(x, final.binding);
+    bool is_this = slice_eq(final.nonce, buf_slice(&x->nonce)); /* no secret is compared */
+    x->is_proven = is_right && is_this && binding_is_right(x, final.binding);
     x->phase = SCRAM_PROOF;
     return ask(x, SASL_ASK_PROOF);
 }
