@@ -940,6 +940,14 @@ static void have_a_utf8_header(struct message *m)
     say_content(m, SLICE("Subject: \xc3\xa9\r\n\r\nbody\r\n"));
 }
 
+/* As it is after a claim. */
+static void be_a_record_with_a_utf8_header(struct message *m)
+{
+    m->flags = MESSAGE_UTF8 | MESSAGE_8BIT;
+    m->blob = strdup("A: b\r\nSubject: \xc3\xa9\r\n\r\n");
+    m->body = slice_str(m->blob);
+}
+
 static void have_a_utf8_body(struct message *m)
 {
     say_content(m, SLICE("Subject: e\r\n\r\nbody \xc3\xa9\r\n"));
@@ -975,6 +983,7 @@ static const struct {
     { have_a_utf8_sender, "", "5.6.7", true }, /* P-180 */
     { have_utf8_rcpts, "", "5.6.7", true },
     { have_a_utf8_header, "", "5.6.9", true },
+    { be_a_record_with_a_utf8_header, "", "5.6.9", true },
     { have_a_utf8_body, "", "", false },
     { have_no_header, "", "", false },
     { have_utf8_nobody_needs, "", "", false },
