@@ -227,19 +227,36 @@ static void set_linger(struct conn *c, int64_t wait_ms)
     wheel_set(c->table->wheel, c->linger, c->table->now->mono_ms + wait_ms);
 }
 
+/* All is said. Most peers end their side as soon as they have read it; they get a moment for that,
+ * because io_uring hands a shutdown to a thread of its own, which costs more than the rest of a
+ * short connection. */
 static void start_linger(struct conn *c)
 {
+    if (c->is_ended) {
+        conn_close(c);
+        return;
+    }
     c->state = CONN_LINGER;
-    ring_shutdown(c->table->ring, c->socket, SHUT_WR, tag_of(c, RING_SHUTDOWN));
-    c->in_flight++;
-    set_linger(c, CONN_LINGER_MS);
+    set_linger(c, CONN_POLITE_MS);
     c->is_paused = false;
     arm_recv(c);
 }
 
+static void shut(struct conn *c)
+{
+    c->is_shut = true;
+    ring_shutdown(c->table->ring, c->socket, SHUT_WR, tag_of(c, RING_SHUTDOWN));
+    c->in_flight++;
+    set_linger(c, CONN_LINGER_MS);
+}
+
 static void on_linger_over(struct wheel_timer *timer)
 {
-    conn_close(container_of(timer, struct linger_timer, timer)->conn);
+    struct conn *c = container_of(timer, struct linger_timer, timer)->conn;
+    if (c->state == CONN_LINGER && !c->is_shut)
+        shut(c);
+    else
+        conn_close(c);
 }
 
 void conn_end_after_send(struct conn *c)

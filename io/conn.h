@@ -8,7 +8,7 @@
  * Input is delivered as it comes; what the owner does not take is held here and delivered again
  * after conn_resume.
  *
- * Life:   CONNECTING -> OPEN -> LINGER (our side is shut, waiting for the peer's end) -> CLOSING ->
+ * Life:   CONNECTING -> OPEN -> LINGER (all is said, waiting for the peer's end) -> CLOSING ->
  * free An operation in flight pins the slot: on_closed comes after the last completion, and only
  *         then may memory that the output points at go.
  * Limits: table size; CONN_HELD_MAX octets of input held; CONN_LINGER_MS; CONN_HANDSHAKES_TURN.
@@ -24,6 +24,7 @@
 #define CONN_HELD_MAX                                                                              \
     (2 * RING_BUFFERS_MAX * RING_BUFFER_SIZE) /* what a ring can bring until a cancel works */
 #define CONN_LINGER_MS 2000
+#define CONN_POLITE_MS 20 /* a peer that has heard all may end first, before we shut our side */
 #define CONN_FLUSH_MS                                                                              \
     30000 /* a peer that does not read what was said last is not waited for longer */
 #define CONN_HANDSHAKES_TURN                                                                       \
@@ -68,6 +69,7 @@ struct conn {
     bool is_starved;       /* waits for a receive buffer */
     int end_result;        /* with is_ended: 0 or -errno */
     bool close_after_send; /* linger once all output has left */
+    bool is_shut;          /* our side is: only in LINGER */
     struct list node;      /* free list, or the starved list */
     struct list
         dirty; /* on the table's dirty list while output or input waits for the turn's end */

@@ -29,7 +29,7 @@ from lib.net import RawSmtp, queue_id, wait_until
     ('route "a.test" { relay = "pigeon"; }', "relay"),
     ('route "a.test" { relay = "smarthost"; }', "host"),
     ('redis { mode = "external"; }', "url"),
-    ('listener "x" { bind = ["127.0.0.1:0"]; networks = ["::/0"]; tls = "starttls"; }', "tls"),
+    ('listener "x" { bind = ["127.0.0.1:0"]; networks = ["::1"]; tls = "starttls"; }', "tls"),
 ], ids=lambda v: v if " " not in v else "")
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_configuration_errors(gateways, command, line, key):

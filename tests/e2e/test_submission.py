@@ -25,7 +25,9 @@ def test_reply_names_the_queue_id(kilat):
 def test_extensions(kilat):
     with RawSmtp(kilat.port) as raw:
         words = {line[4:].split()[0] for line in raw.hello().lines[1:]}
-        assert words == {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"}
+        assert words == {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8",
+                         "CHUNKING", "BINARYMIME", "DSN", "DELIVERBY", "FUTURERELEASE",
+                         "MT-PRIORITY", "LIMITS"}
 
 
 def test_untrusted_client_is_refused(gateways):
