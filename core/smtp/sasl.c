@@ -20,11 +20,14 @@
 #define NAME_MAX_LEN   255
 #define SECRET_MAX_LEN 1024
 #define TOKEN_MAX_LEN  8192
-#define TEXT_MAX_LEN   4096 /* octets of an AuthMessage */
+/* Octets of an AuthMessage. The client's first message and our answer (a nonce, a salt of 64
+ * octets, a number) must fit; a last message for which no room is left is malformed. */
+#define TEXT_MAX_LEN 8192
 
 struct sasl_exchange {
     const struct mechanism *mechanism; /* static */
     struct sasl_channel channel;       /* its slices are borrowed */
+    enum sasl_step last;               /* what the caller was told to do, and must now have done */
     int phase;
     enum sasl_question question;
     enum auth_result result;
@@ -81,6 +84,13 @@ static enum sasl_step say(struct buf *challenge, struct slice text)
 {
     must(buf_append(challenge, text) == STATUS_OK);
     return SASL_CHALLENGE;
+}
+
+static void wipe(struct buf *b)
+{
+    if (b->ptr)
+        OPENSSL_cleanse(b->ptr, b->cap);
+    buf_done(b);
 }
 
 /* Strict UTF-8 (RFC 3629) without NUL. */
@@ -178,7 +188,7 @@ static enum sasl_step step_external(struct sasl_exchange *x, bool has_response, 
         return SASL_MALFORMED;
     struct slice name = x->channel.client_name;
     if (!keep(&x->user, name) || !is_self(in, name))
-        return SASL_MALFORMED;
+        return refuse(x, AUTH_RESULT_WRONG);
     return ask(x, SASL_ASK_EXTERNAL);
 }
 
@@ -202,21 +212,20 @@ static bool keep_all(struct buf *to, struct slice text)
     return buf_append(to, text) == STATUS_OK;
 }
 
+static bool keep_first(struct sasl_exchange *x, const struct scram_first *first)
+{
+    return scram_read_name(first->name, &x->user) && is_utf8(buf_slice(&x->user)) &&
+           keep_all(&x->gs2, first->gs2) && keep_all(&x->nonce, first->nonce) &&
+           keep_all(&x->text, first->bare);
+}
+
 static enum sasl_step take_first(struct sasl_exchange *x, struct slice in)
 {
     struct scram_first first;
-    struct buf authzid;
-    if (!scram_read_first(in, &first) || !flag_is_right(x, &first))
+    if (!scram_read_first(in, &first) || !flag_is_right(x, &first) || !keep_first(x, &first))
         return SASL_MALFORMED;
-    buf_init(&authzid, NAME_MAX_LEN);
-    bool is_good = scram_read_name(first.name, &x->user) && is_utf8(buf_slice(&x->user)) &&
-                   scram_read_name(first.authzid, &authzid) &&
-                   is_self(buf_slice(&authzid), buf_slice(&x->user)) &&
-                   keep_all(&x->gs2, first.gs2) && keep_all(&x->nonce, first.nonce) &&
-                   keep_all(&x->text, first.bare);
-    buf_done(&authzid);
-    if (!is_good)
-        return SASL_MALFORMED;
+    if (!is_self(first.authzid, first.name))
+        return refuse(x, AUTH_RESULT_WRONG);
     x->phase = SCRAM_VERIFIER;
     return ask(x, SASL_ASK_VERIFIER);
 }
@@ -245,7 +254,7 @@ static bool binding_is_right(const struct sasl_exchange *x, struct slice given)
 {
     struct buf want, text;
     buf_init(&want, SCRAM_GS2_MAX + 256);
-    buf_init(&text, 1024);
+    buf_init(&text, (SCRAM_GS2_MAX + 256 + 2) / 3 * 4);
     bool is_right = keep_all(&want, buf_slice(&x->gs2));
     if (is_right && x->gs2.ptr[0] == 'p')
         is_right = keep_all(&want, x->channel.binding);
@@ -256,22 +265,28 @@ static bool binding_is_right(const struct sasl_exchange *x, struct slice given)
     return is_right;
 }
 
+/* 32 octets; with what the server keeps they would give away the client's key. */
+static bool read_proof(struct slice text, uint8_t proof[32])
+{
+    struct buf octets;
+    buf_init(&octets, 64);
+    bool is_good = base64_decode(text, &octets) == STATUS_OK && octets.len == 32;
+    if (is_good)
+        memcpy(proof, octets.ptr, 32);
+    wipe(&octets);
+    return is_good;
+}
+
 static enum sasl_step take_final(struct sasl_exchange *x, struct slice in)
 {
     struct scram_final final;
-    struct buf proof;
-    if (!scram_read_final(in, &final))
+    uint8_t proof[32];
+    if (!scram_read_final(in, &final) || !keep_all(&x->text, SLICE(",")) ||
+        !keep_all(&x->text, final.without_proof) || !read_proof(final.proof, proof))
         return SASL_MALFORMED;
-    buf_init(&proof, 64);
-    if (base64_decode(final.proof, &proof) != STATUS_OK || proof.len != 32 ||
-        !keep_all(&x->text, SLICE(",")) || !keep_all(&x->text, final.without_proof)) {
-        buf_done(&proof);
-        return SASL_MALFORMED;
-    }
-    bool is_right = scram_check_proof(&x->verifier, buf_slice(&x->text), (const uint8_t *)proof.ptr,
-                                      x->signature);
-    buf_done(&proof);
+    bool is_right = scram_check_proof(&x->verifier, buf_slice(&x->text), proof, x->signature);
     bool is_this = slice_eq(final.nonce, buf_slice(&x->nonce)); /* no secret is compared */
+    OPENSSL_cleanse(proof, sizeof proof);
     x->is_proven = is_right && is_this && binding_is_right(x, final.binding);
     x->phase = SCRAM_PROOF;
     return ask(x, SASL_ASK_PROOF);
@@ -309,9 +324,9 @@ static enum sasl_step answer_scram(struct sasl_exchange *x, const struct sasl_an
 
 /* --- OAUTHBEARER (RFC 7628), XOAUTH2 --------------------------------------------------------- */
 
-enum { BEARER_START, BEARER_ASKED, BEARER_FAILED };
+enum { BEARER_START, BEARER_FAILED };
 
-/* Cuts "key=value^A" off the front; an empty one is the end of the list. */
+/* Cuts "key=value^A" off the front; ^A alone gives an empty key, the end of the list. */
 static bool cut_pair(struct slice *rest, struct slice *key, struct slice *value)
 {
     size_t end = slice_find(*rest, '\1');
@@ -321,7 +336,7 @@ static bool cut_pair(struct slice *rest, struct slice *key, struct slice *value)
     *rest = slice_skip(*rest, end + 1);
     *key = slice_head(pair, slice_find(pair, '='));
     *value = slice_skip(pair, key->len + 1);
-    return true;
+    return pair.len == 0 || (key->len > 0 && key->len < pair.len);
 }
 
 /* gs2-header kvsep: "n,a=user@example.org,^A". */
@@ -341,60 +356,69 @@ static bool cut_gs2(struct sasl_exchange *x, struct slice *rest)
            is_utf8(buf_slice(&x->user));
 }
 
-static bool take_token(struct sasl_exchange *x, struct slice value)
+static bool take_token(struct sasl_exchange *x, struct slice auth)
 {
-    struct slice scheme = slice_head(value, 7);
-    struct slice token = slice_skip(value, 7);
+    struct slice scheme = slice_head(auth, 7);
+    struct slice token = slice_skip(auth, 7);
     while (token.len > 0 && token.ptr[0] == ' ')
         token = slice_skip(token, 1);
-    return slice_eq_nocase(scheme, SLICE("Bearer ")) && x->secret.len == 0 &&
-           keep(&x->secret, token);
+    return slice_eq_nocase(scheme, SLICE("Bearer ")) && keep(&x->secret, token);
 }
 
-/* user=...^Aauth=Bearer ...^A^A; in OAUTHBEARER the user stands in the header. */
-static bool read_bearer(struct sasl_exchange *x, struct slice in)
+/* user=...^Aauth=Bearer ...^A^A; in OAUTHBEARER the user stands in the header. Other keys (host,
+ * port) are nothing that we need. */
+static bool read_bearer(struct sasl_exchange *x, struct slice in, struct slice *auth)
 {
     bool is_google = x->mechanism->bit == AUTH_XOAUTH2;
     struct slice key, value;
+    *auth = SLICE_NONE;
     if (!is_google && !cut_gs2(x, &in))
         return false;
     while (cut_pair(&in, &key, &value)) {
         if (key.len == 0)
-            return in.len == 0 && x->secret.len > 0;
-        bool is_user = is_google && slice_eq(key, SLICE("user"));
-        if (is_user && !keep(&x->user, value))
-            return false;
-        if (slice_eq(key, SLICE("auth")) && !take_token(x, value))
-            return false;
+            return in.len == 0 && auth->ptr;
+        if (slice_eq(key, SLICE("auth"))) {
+            if (auth->ptr)
+                return false;
+            *auth = value;
+        } else if (is_google && slice_eq(key, SLICE("user"))) {
+            if (x->user.len > 0 || !keep(&x->user, value))
+                return false;
+        }
     }
     return false;
+}
+
+/* The client hears why, says anything, and is refused then (P-152, P-153). */
+static enum sasl_step deny(struct sasl_exchange *x, struct buf *challenge)
+{
+    x->phase = BEARER_FAILED;
+    return say(challenge, x->mechanism->bit == AUTH_XOAUTH2
+                              ? SLICE("{\"status\":\"invalid_token\",\"schemes\":\"Bearer\"}")
+                              : SLICE("{\"status\":\"invalid_token\"}"));
 }
 
 static enum sasl_step step_bearer(struct sasl_exchange *x, bool has_response, struct slice in,
                                   struct buf *challenge)
 {
-    if (x->phase == BEARER_FAILED) /* whatever it says, it has read the reason (P-152, P-153) */
-        return SASL_REFUSED;
+    struct slice auth;
+    if (x->phase == BEARER_FAILED)
+        return refuse(x, AUTH_RESULT_WRONG);
     if (!has_response)
         return SASL_CHALLENGE;
-    if (!read_bearer(x, in))
+    if (!read_bearer(x, in, &auth))
         return SASL_MALFORMED;
-    x->phase = BEARER_ASKED;
-    return ask(x, SASL_ASK_TOKEN);
+    if (auth.len == 0) /* who has no token may ask where to get one (RFC 7628 4.3) */
+        return deny(x, challenge);
+    return take_token(x, auth) ? ask(x, SASL_ASK_TOKEN) : SASL_MALFORMED;
 }
 
 static enum sasl_step answer_bearer(struct sasl_exchange *x, const struct sasl_answer *answer,
                                     struct buf *challenge)
 {
-    x->result = answer->result;
-    if (answer->result == AUTH_RESULT_OK)
-        return SASL_DONE;
-    if (answer->result != AUTH_RESULT_WRONG)
-        return SASL_REFUSED;
-    x->phase = BEARER_FAILED;
-    return say(challenge, x->mechanism->bit == AUTH_XOAUTH2
-                              ? SLICE("{\"status\":\"invalid_token\",\"schemes\":\"Bearer\"}")
-                              : SLICE("{\"status\":\"invalid_token\"}"));
+    if (answer->result == AUTH_RESULT_WRONG)
+        return deny(x, challenge);
+    return answer_at_once(x, answer, challenge);
 }
 
 /* --- entry points ---------------------------------------------------------------------------- */
@@ -426,6 +450,7 @@ struct sasl_exchange *sasl_new(uint32_t mechanism, const struct sasl_channel *ch
     struct sasl_exchange *x = mem_zalloc(sizeof *x);
     x->mechanism = row_of(mechanism);
     x->channel = *channel;
+    x->last = SASL_CHALLENGE; /* the client speaks first */
     x->result = AUTH_RESULT_WRONG;
     bool is_bearer = mechanism & (AUTH_OAUTHBEARER | AUTH_XOAUTH2);
     buf_init(&x->user, NAME_MAX_LEN);
@@ -434,13 +459,6 @@ struct sasl_exchange *sasl_new(uint32_t mechanism, const struct sasl_channel *ch
     buf_init(&x->gs2, SCRAM_GS2_MAX);
     buf_init(&x->nonce, SCRAM_NONCE_MAX + SCRAM_NONCE_LEN);
     return x;
-}
-
-static void wipe(struct buf *b)
-{
-    if (b->ptr)
-        OPENSSL_cleanse(b->ptr, b->cap);
-    buf_done(b);
 }
 
 void sasl_free(struct sasl_exchange *x)
@@ -459,7 +477,9 @@ void sasl_free(struct sasl_exchange *x)
 enum sasl_step sasl_step(struct sasl_exchange *x, bool has_response, struct slice response,
                          struct buf *challenge)
 {
-    return x->mechanism->step(x, has_response, response, challenge);
+    must(x->last == SASL_CHALLENGE);
+    x->last = x->mechanism->step(x, has_response, response, challenge);
+    return x->last;
 }
 
 void sasl_get_request(const struct sasl_exchange *x, struct sasl_request *out)
@@ -475,7 +495,9 @@ void sasl_get_request(const struct sasl_exchange *x, struct sasl_request *out)
 enum sasl_step sasl_answer(struct sasl_exchange *x, const struct sasl_answer *answer,
                            struct buf *challenge)
 {
-    return x->mechanism->answer(x, answer, challenge);
+    must(x->last == SASL_ASK);
+    x->last = x->mechanism->answer(x, answer, challenge);
+    return x->last;
 }
 
 enum auth_result sasl_result(const struct sasl_exchange *x)

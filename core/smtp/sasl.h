@@ -9,7 +9,9 @@
  *                                     -> a refusal
  * Every way to DONE, and every refusal of a proof, a password or a token, leads through ASK: the
  * authenticator counts failures and decides when the answer is given, so that unknown users, wrong
- * passwords and disabled accounts look the same (P-145). Refusals of form (SASL_MALFORMED) do not.
+ * passwords and disabled accounts look the same (P-145). What no answer could change is refused at
+ * once, and tells nothing about users: a malformed response, the wish of SCRAM or EXTERNAL to act
+ * as somebody else, a bearer response without a token.
  *
  * Pure: no system calls, no clock but `now`, chance from `entropy`. Secrets are wiped on sasl_free.
  * Base64 is the session's: octets come and go decoded.
@@ -42,9 +44,8 @@ struct sasl_channel {
 enum sasl_step {
     SASL_CHALLENGE, /* send what is in the buffer as 334, wait for a response */
     SASL_ASK,       /* put sasl_request to the authenticator, then sasl_answer */
-    SASL_DONE,      /* authenticated; the buffer may hold final data, sent as a 334 first when the
-                       mechanism      wants it (never in SMTP: SCRAM's v= goes as a challenge and the
-                       client      answers empty) */
+    SASL_DONE,      /* authenticated; nothing is to be sent (SCRAM's v= goes as a challenge before,
+                       and the client answers empty: RFC 4954 4) */
     SASL_REFUSED,   /* not authenticated: the answer's result says which reply */
     SASL_MALFORMED, /* 501 5.5.2: not what the mechanism allows */
 };
@@ -52,7 +53,7 @@ enum sasl_step {
 enum sasl_question {
     SASL_ASK_PASSWORD, /* user, secret: is it right? */
     SASL_ASK_VERIFIER, /* user: its SCRAM verifier; an unknown user gets a fake one (P-148) */
-    SASL_ASK_PROOF,    /* user, is_proven: count it, and let in or not */
+    SASL_ASK_PROOF,    /* user, is_proven: count it, and let in or not; OK only when proven */
     SASL_ASK_TOKEN,    /* user (may be empty), secret: a bearer token */
     SASL_ASK_EXTERNAL, /* user: as the client's certificate says */
 };
@@ -89,10 +90,12 @@ const char *sasl_mechanism_name(uint32_t mechanism);
 
 struct sasl_exchange *sasl_new(uint32_t mechanism, const struct sasl_channel *channel);
 void sasl_free(struct sasl_exchange *x); /* NULL is harmless */
-/* has_response false: the AUTH command had no initial response. challenge is appended to. */
+/* Only at the start and after CHALLENGE. has_response false: the AUTH command had no initial
+ * response. challenge is appended to: at most 1 KiB. */
 enum sasl_step sasl_step(struct sasl_exchange *x, bool has_response, struct slice response,
                          struct buf *challenge);
 void sasl_get_request(const struct sasl_exchange *x, struct sasl_request *out);
+/* Only after ASK. */
 enum sasl_step sasl_answer(struct sasl_exchange *x, const struct sasl_answer *answer,
                            struct buf *challenge);
 /* After REFUSED. */

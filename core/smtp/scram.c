@@ -26,6 +26,24 @@ static bool cut_attribute(struct slice *rest, char letter, struct slice *value)
     return true;
 }
 
+static bool is_letter(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+/* Extensions are signed with the rest and ignored (RFC 5802 7), but for "m=", which says that we
+ * must understand what follows (5.1). Stops before `end`, an attribute's letter; '\0': at none. */
+static bool skip_extensions(struct slice *rest, char end)
+{
+    struct slice ignored;
+    while (rest->len > 0 && rest->ptr[0] != end) {
+        char letter = rest->ptr[0];
+        if (!is_letter(letter) || letter == 'm' || !cut_attribute(rest, letter, &ignored))
+            return false;
+    }
+    return true;
+}
+
 /* Printable ASCII but the comma. */
 static bool is_nonce(struct slice text)
 {
@@ -66,15 +84,20 @@ bool scram_read_first(struct slice message, struct scram_first *out)
     if (!read_gs2(&message, out) || out->gs2.len > SCRAM_GS2_MAX)
         return false;
     out->bare = message;
+    if (message.len > SCRAM_BARE_MAX)
+        return false;
     if (!cut_attribute(&message, 'n', &out->name) || out->name.len == 0)
         return false;
     if (!cut_attribute(&message, 'r', &out->nonce))
         return false;
-    return is_nonce(out->nonce) && out->nonce.len <= SCRAM_NONCE_MAX;
+    return is_nonce(out->nonce) && out->nonce.len <= SCRAM_NONCE_MAX &&
+           skip_extensions(&message, '\0');
 }
 
 bool scram_read_name(struct slice in, struct buf *out)
 {
+    if (slice_find(in, ',') < in.len)
+        return false;
     while (in.len > 0) {
         size_t plain = slice_find(in, '=');
         if (buf_append(out, slice_head(in, plain)) != STATUS_OK)
@@ -98,12 +121,8 @@ bool scram_read_final(struct slice message, struct scram_final *out)
     struct slice rest = message;
     if (!cut_attribute(&rest, 'c', &out->binding) || !cut_attribute(&rest, 'r', &out->nonce))
         return false;
-    /* Extensions may stand here (RFC 5802 7): they are signed and ignored. */
-    while (rest.len > 0 && rest.ptr[0] != 'p') {
-        struct slice ignored;
-        if (rest.len < 2 || !cut_attribute(&rest, rest.ptr[0], &ignored))
-            return false;
-    }
+    if (!skip_extensions(&rest, 'p'))
+        return false;
     size_t before = message.len - rest.len;
     if (before == 0 || message.ptr[before - 1] != ',')
         return false;

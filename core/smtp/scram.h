@@ -5,10 +5,10 @@
  */
 #include "core/smtp/sasl.h"
 
-#define SCRAM_NONCE_LEN 24 /* characters of ours: 18 octets of chance (P-148) */
-#define SCRAM_NAME_MAX  255
-#define SCRAM_NONCE_MAX 256 /* characters of the client's */
-#define SCRAM_GS2_MAX   320
+#define SCRAM_NONCE_LEN 24   /* characters of ours: 18 octets of chance (P-148) */
+#define SCRAM_NONCE_MAX 256  /* characters of the client's */
+#define SCRAM_GS2_MAX   1024 /* an identity of 255 octets, each of them escaped, fits */
+#define SCRAM_BARE_MAX  2048 /* the client's first message without its header */
 
 /* What the client's first message said. */
 struct scram_first {
@@ -21,9 +21,11 @@ struct scram_first {
     struct slice nonce;
 };
 
-/* Slices point into message. False: malformed, or it has an extension ("m=", P-149). */
+/* Slices point into message. False: malformed, longer than the limits above, or with an extension
+ * that we would have to understand ("m=", P-149); others are signed and ignored. */
 bool scram_read_first(struct slice message, struct scram_first *out);
-/* "=2C" and "=3D" undone, appended to out; false: another escape, or too long. */
+/* "=2C" and "=3D" undone, appended to out; false: another escape, a bare comma, or too long. Every
+ * name has one text only, so two names are equal exactly when their texts are. */
 bool scram_read_name(struct slice in, struct buf *out);
 
 struct scram_final {
