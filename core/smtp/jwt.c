@@ -14,7 +14,6 @@
 #include "core/smtp/sasl.h"
 #include <jansson.h>
 #include <openssl/bn.h>
-#include <openssl/curve25519.h>
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
@@ -29,7 +28,6 @@
 #define KEYS_MAX     64
 #define FILE_MAX     (256 * 1024)
 #define RSA_BITS_MIN 2048
-#define KID_MAX      255
 
 struct jwt_key {
     EVP_PKEY *key; /* owned */
@@ -41,13 +39,19 @@ struct jwt_keys {
     size_t count;
 };
 
+/* Of a JWK; NULL: it is malformed. */
+typedef EVP_PKEY *wrap_fn(const json_t *jwk);
+static wrap_fn wrap_rsa, wrap_ec, wrap_ed25519;
+
 static const struct {
-    int type; /* of the key */
-    struct slice name;
+    int type;              /* of the key */
+    struct slice name;     /* as `alg` says it */
+    struct slice kty, crv; /* as a JWK says it; no crv: not looked at */
+    wrap_fn *wrap;
 } algorithms[] = {
-    { EVP_PKEY_RSA, { "RS256", 5 } },
-    { EVP_PKEY_EC, { "ES256", 5 } },
-    { EVP_PKEY_ED25519, { "EdDSA", 5 } },
+    { EVP_PKEY_RSA, { "RS256", 5 }, { "RSA", 3 }, { NULL, 0 }, wrap_rsa },
+    { EVP_PKEY_EC, { "ES256", 5 }, { "EC", 2 }, { "P-256", 5 }, wrap_ec },
+    { EVP_PKEY_ED25519, { "EdDSA", 5 }, { "OKP", 3 }, { "Ed25519", 7 }, wrap_ed25519 },
 };
 
 /* --- base64url (RFC 7515 2) ------------------------------------------------------------------ */
@@ -159,6 +163,16 @@ static const char *add_key(struct jwt_keys *k, EVP_PKEY *key, struct slice kid)
     return NULL;
 }
 
+/* Of a key's kind; every kind that add_key takes has a row. */
+static struct slice algorithm_of(const EVP_PKEY *key)
+{
+    for (size_t i = 0; i < ARRAY_LEN(algorithms); i++)
+        if (algorithms[i].type == EVP_PKEY_id(key))
+            return algorithms[i].name;
+    must(!"a key of the table");
+    return SLICE_NONE;
+}
+
 static BIGNUM *number_of(const json_t *jwk, const char *name)
 {
     struct buf octets;
@@ -220,36 +234,36 @@ static bool has_word(const json_t *object, const char *name, struct slice want)
     return slice_eq(string_of(json_object_get(object, name)), want);
 }
 
-static EVP_PKEY *key_of_jwk(const json_t *jwk)
+/* True when the member is absent, or is this word. */
+static bool may_be(const json_t *jwk, const char *name, struct slice want)
 {
-    if (has_word(jwk, "kty", SLICE("RSA")))
-        return wrap_rsa(jwk);
-    if (has_word(jwk, "kty", SLICE("EC")) && has_word(jwk, "crv", SLICE("P-256")))
-        return wrap_ec(jwk);
-    if (has_word(jwk, "kty", SLICE("OKP")) && has_word(jwk, "crv", SLICE("Ed25519")))
-        return wrap_ed25519(jwk);
-    return NULL;
+    return !json_object_get(jwk, name) || has_word(jwk, name, want);
 }
 
-/* Keys for encryption stand in such sets too; they are passed over. */
+/* Keys for encryption, or of kinds that are not ours, stand in such sets too. */
+static const char *read_jwk(struct jwt_keys *k, const json_t *jwk)
+{
+    for (size_t i = 0; i < ARRAY_LEN(algorithms); i++) {
+        if (!has_word(jwk, "kty", algorithms[i].kty) || !may_be(jwk, "use", SLICE("sig")) ||
+            !may_be(jwk, "alg", algorithms[i].name) ||
+            (algorithms[i].crv.len > 0 && !has_word(jwk, "crv", algorithms[i].crv)))
+            continue;
+        EVP_PKEY *key = algorithms[i].wrap(jwk);
+        return key ? add_key(k, key, string_of(json_object_get(jwk, "kid")))
+                   : "a key of the set is malformed";
+    }
+    return NULL; /* RFC 7517 5: what is not understood is passed over */
+}
+
 static const char *read_set(struct jwt_keys *k, const json_t *set)
 {
     const json_t *list = json_object_get(set, "keys");
+    const char *why = NULL;
     if (!json_is_array(list))
         return "is JSON, but has no \"keys\"";
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *jwk = json_array_get(list, i);
-        struct slice use = string_of(json_object_get(jwk, "use"));
-        if (use.ptr && !slice_eq(use, SLICE("sig")))
-            continue;
-        EVP_PKEY *key = key_of_jwk(jwk);
-        if (!key)
-            return "a key of the set is malformed, or of a kind that is not known here";
-        const char *why = add_key(k, key, string_of(json_object_get(jwk, "kid")));
-        if (why)
-            return why;
-    }
-    return NULL;
+    for (size_t i = 0; i < json_array_size(list) && !why; i++)
+        why = read_jwk(k, json_array_get(list, i));
+    return why;
 }
 
 static EVP_PKEY *next_pem(BIO *in, bool *is_over)
@@ -277,15 +291,16 @@ static EVP_PKEY *next_pem(BIO *in, bool *is_over)
 
 static const char *read_pem(struct jwt_keys *k, struct slice text)
 {
-    BIO *in = BIO_new_mem_buf(text.ptr, (int)text.len);
+    BIO *in = BIO_new_mem_buf(text.ptr ? text.ptr : "", (int)text.len);
     const char *why = NULL;
-    while (!why) {
-        bool is_over;
+    bool is_over = false;
+    ERR_clear_error();
+    while (!why && !is_over) {
         EVP_PKEY *key = next_pem(in, &is_over);
-        if (is_over)
-            break;
-        why = key ? add_key(k, key, SLICE_NONE)
-                  : "a block is neither a PUBLIC KEY nor a CERTIFICATE that can be read";
+        if (key)
+            why = add_key(k, key, SLICE_NONE);
+        else if (!is_over || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
+            why = "a block is neither a PUBLIC KEY nor a CERTIFICATE that can be read";
     }
     BIO_free(in);
     ERR_clear_error();
@@ -386,10 +401,7 @@ static bool key_fits(const struct jwt_key *key, struct slice alg, struct slice k
 {
     if (kid.ptr && key->kid && !slice_eq(kid, slice_str(key->kid)))
         return false;
-    for (size_t i = 0; i < ARRAY_LEN(algorithms); i++)
-        if (algorithms[i].type == EVP_PKEY_id(key->key))
-            return slice_eq(alg, algorithms[i].name);
-    return false;
+    return slice_eq(alg, algorithm_of(key->key));
 }
 
 static bool is_signed(const struct jwt_keys *keys, const json_t *header, struct slice signed_part,
@@ -408,21 +420,23 @@ static bool is_signed(const struct jwt_keys *keys, const json_t *header, struct 
 
 /* --- claims ---------------------------------------------------------------------------------- */
 
-/* False: there is none, or it is no number that a clock could show. */
+/* False: there is none, or it is no number that a clock could show. Fractions are cut off. */
 static bool read_time(const json_t *claims, const char *name, int64_t *seconds)
 {
     const json_t *value = json_object_get(claims, name);
     if (!json_is_number(value))
         return false;
     double number = json_number_value(value);
+    if (!(number >= 0 && number < 1e12))
+        return false;
     *seconds = (int64_t)number;
-    return number >= 0 && number < 1e12;
+    return true;
 }
 
 static enum jwt_verdict check_times(const json_t *claims, const struct now *now, int64_t *expires_s)
 {
-    int64_t now_s = now->wall_ms / 1000, at;
-    if (!read_time(claims, "exp", expires_s) || *expires_s + JWT_LEEWAY_S <= now_s)
+    int64_t now_s = now->wall_ms / 1000, exp, at;
+    if (!read_time(claims, "exp", &exp) || exp + JWT_LEEWAY_S <= now_s)
         return JWT_EXPIRED;
     if (json_object_get(claims, "nbf") &&
         (!read_time(claims, "nbf", &at) || at > now_s + JWT_LEEWAY_S))
@@ -430,6 +444,7 @@ static enum jwt_verdict check_times(const json_t *claims, const struct now *now,
     if (json_object_get(claims, "iat") &&
         (!read_time(claims, "iat", &at) || at > now_s + JWT_LEEWAY_S))
         return JWT_NOT_YET;
+    *expires_s = exp;
     return JWT_GOOD;
 }
 
@@ -481,22 +496,19 @@ static enum jwt_verdict check_claims(const json_t *claims, const struct jwt_poli
 
 /* --- entry points ---------------------------------------------------------------------------- */
 
-static enum jwt_verdict check_parts(const struct jwt_keys *keys, const struct jwt_policy *policy,
-                                    struct slice token, size_t first, size_t second,
-                                    const struct now *now, struct buf *user, int64_t *expires_s)
+static enum jwt_verdict check_signed(const struct jwt_keys *keys, struct slice token, size_t first,
+                                     size_t second)
 {
     enum jwt_verdict verdict = JWT_MALFORMED;
     struct buf signature;
     json_t *header = parse_part(slice_head(token, first));
-    json_t *claims = parse_part(slice_skip(slice_head(token, second), first + 1));
     buf_init(&signature, TOKEN_MAX);
-    if (header && claims && decode_url(slice_skip(token, second + 1), &signature))
+    if (header && decode_url(slice_skip(token, second + 1), &signature))
         verdict = is_signed(keys, header, slice_head(token, second), buf_slice(&signature))
-                      ? check_claims(claims, policy, now, user, expires_s)
+                      ? JWT_GOOD
                       : JWT_BAD_SIGNATURE;
     buf_done(&signature);
     json_decref(header);
-    json_decref(claims);
     return verdict;
 }
 
@@ -510,7 +522,15 @@ enum jwt_verdict jwt_check(const struct jwt_keys *keys, const struct jwt_policy 
     size_t second = first + 1 + slice_find(slice_skip(token, first + 1), '.');
     if (second >= token.len)
         return JWT_MALFORMED;
-    return check_parts(keys, policy, token, first, second, now, user, expires_s);
+    enum jwt_verdict verdict = check_signed(keys, token, first, second);
+    if (verdict != JWT_GOOD)
+        return verdict;
+    json_t *claims = parse_part(slice_skip(slice_head(token, second), first + 1));
+    if (!claims)
+        return JWT_MALFORMED;
+    verdict = check_claims(claims, policy, now, user, expires_s);
+    json_decref(claims);
+    return verdict;
 }
 
 const char *jwt_verdict_name(enum jwt_verdict v)

@@ -13,8 +13,9 @@
 
 struct jwt_keys; /* immutable once made; any thread may read it */
 
-/* PEM public keys one after another (certificates too), or a JWK set (RFC 7517). BAD: error says
- * what. */
+/* PEM public keys one after another (certificates too), or a JWK set (RFC 7517), whose keys for
+ * other purposes or of other kinds are passed over. BAD: error says what, and so when no key is
+ * left. */
 NODISCARD enum status jwt_keys_parse(struct slice text, struct jwt_keys **out, struct buf *error);
 void jwt_keys_free(struct jwt_keys *k);
 
@@ -34,8 +35,8 @@ enum jwt_verdict {
     JWT_WRONG_CLAIM
 };
 
-/* GOOD: user (appended) is the value of user_claim, expires_s its exp (0: a token without exp is
- * refused as EXPIRED). */
+/* GOOD: user (appended) is the value of user_claim, as whoever signed wrote it; expires_s is its
+ * exp. A token without exp is refused as EXPIRED. User and expires_s are written with GOOD only. */
 enum jwt_verdict jwt_check(const struct jwt_keys *keys, const struct jwt_policy *policy,
                            struct slice token, const struct now *now, struct buf *user,
                            int64_t *expires_s);
