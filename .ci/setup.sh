@@ -3,8 +3,8 @@
 # from the root of the checkout.
 #
 # Nothing is installed that is there already, nothing is started, no service is added: Redis comes
-# from redis-tools, and smtp-source and smtp-sink are unpacked from the postfix package into
-# build/tools without installing it.
+# from redis-tools, and smtp-source, smtp-sink and exim4 are unpacked from their packages into
+# build/tools without installing them.
 
 TOOLS=$PWD/build/tools
 PATH=$TOOLS/bin:$PATH
@@ -76,6 +76,19 @@ need_postfix_tools() {
             "$TOOLS/postfix/usr/lib/postfix" "$TOOLS/postfix/usr/sbin/$name" >"$TOOLS/bin/$name"
         chmod 755 "$TOOLS/bin/$name"
     done
+}
+
+# Exim, as the smarthost client of tests/clients; unpacked and not installed
+need_exim() {
+    [ -x "$TOOLS/bin/exim4" ] && return
+    say "unpacking exim4 into build/tools"
+    local deb=$TOOLS/deb-exim
+    rm -rf "$deb" && mkdir -p "$deb" "$TOOLS/bin" "$TOOLS/exim"
+    (cd "$deb" && { apt-get -q download exim4-daemon-light || { as_root apt-get -q update &&
+        apt-get -q download exim4-daemon-light; }; }) >"$TOOLS/exim.log" 2>&1 </dev/null ||
+        { cat "$TOOLS/exim.log" >&2; die "cannot download the exim4-daemon-light package"; }
+    dpkg -x "$deb"/exim4-daemon-light_*.deb "$TOOLS/exim"
+    ln -sf ../exim/usr/sbin/exim4 "$TOOLS/bin/exim4"
 }
 
 # build DIR TARGETS -- MESON OPTIONS...: configures the folder when it is not, then builds

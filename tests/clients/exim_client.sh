@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# An account on a cPanel server: Exim hands its mail to Kilat as a smarthost, with AUTH. One Exim is
+# run for one message, with a configuration of its own and nothing of the system's.
+set -e
+[ "$MAIL_TLS" = implicit ] && protocol="protocol = smtps" || protocol=
+exim=$(readlink -f "$(command -v "${EXIM:-exim4}")")
+mkdir -p "$MAIL_DIR/exim"
+[ "$(id -u)" = 0 ] && uid=65534 gid=65534 || { uid=$(id -u) gid=$(id -g); }
+chmod 755 "$MAIL_DIR" "$(dirname "$MAIL_CA")" && chown -R "$uid:$gid" "$MAIL_DIR/exim"
+# Exim insists on the user that its package makes; here it may be unpacked only. In a mount namespace
+# of our own there is one.
+if ! id Debian-exim >/dev/null 2>&1; then
+    if [ -z "$MAIL_INSIDE" ]; then
+        { cat /etc/passwd; echo "Debian-exim:x:$uid:$gid::/nonexistent:/bin/false"; } >"$MAIL_DIR/passwd"
+        { cat /etc/group; echo "Debian-exim:x:$gid:"; } >"$MAIL_DIR/group"
+        MAIL_INSIDE=1 exec unshare -m "$0"
+    fi
+    mount --bind "$MAIL_DIR/passwd" /etc/passwd
+    mount --bind "$MAIL_DIR/group" /etc/group
+fi
+cat >"$MAIL_DIR/exim.conf" <<CONF
+primary_hostname = cpanel.test
+exim_path = $exim
+spool_directory = $MAIL_DIR/exim
+log_file_path = $MAIL_DIR/exim/%slog
+exim_user = $uid
+exim_group = $gid
+never_users =
+trusted_users = $(id -un)
+keep_environment = *
+tls_advertise_hosts =
+begin routers
+smarthost:
+  driver = manualroute
+  route_list = * $MAIL_HOST::$MAIL_PORT byname
+  self = send
+  host_find_failed = fail
+  transport = kilat
+begin transports
+kilat:
+  driver = smtp
+  port = $MAIL_PORT
+  $protocol
+  hosts_require_auth = *
+  hosts_require_tls = *
+  tls_verify_hosts = *
+  tls_verify_certificates = $MAIL_CA
+  tls_sni = $MAIL_HOST
+begin retry
+* * F,1m,1m
+begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  client_send = ^$MAIL_USER^$MAIL_PASSWORD
+CONF
+printf 'From: %s\nTo: %s, %s\nSubject: =?utf-8?B?4piA?= exim\nContent-Type: text/plain; charset=utf-8\n\nIsi pesan: ä ö ü ☀\n' \
+    "$MAIL_FROM" "$MAIL_TO1" "$MAIL_TO2" |
+    $exim -C "$MAIL_DIR/exim.conf" -odf -f "$MAIL_FROM" "$MAIL_TO1" "$MAIL_TO2"
+grep -q ' Completed' "$MAIL_DIR/exim/mainlog" || { cat "$MAIL_DIR/exim/mainlog" >&2; exit 1; }

@@ -1,0 +1,18 @@
+<?php
+// SPDX-License-Identifier: Apache-2.0
+// Symfony Mailer with a DSN, as in MAILER_DSN.
+require 'Symfony/Component/Mailer/autoload.php';
+use Symfony\Component\Mailer\Mailer;
+use Symfony\Component\Mailer\Transport;
+use Symfony\Component\Mime\Email;
+
+$scheme = getenv('MAIL_TLS') === 'implicit' ? 'smtps' : 'smtp';
+$dsn = sprintf('%s://%s:%s@%s:%s', $scheme, rawurlencode(getenv('MAIL_USER')),
+               rawurlencode(getenv('MAIL_PASSWORD')), getenv('MAIL_HOST'), getenv('MAIL_PORT'));
+$mailer = new Mailer(Transport::fromDsn($dsn));
+$mailer->send((new Email())
+    ->from(getenv('MAIL_FROM'))
+    ->to(getenv('MAIL_TO1'), getenv('MAIL_TO2'))
+    ->subject('Selamat pagi ☀ Symfony')
+    ->text("Isi pesan: ä ö ü ☀\n")
+    ->attach('attached octets', 'a.bin'));
