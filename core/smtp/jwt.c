@@ -435,8 +435,8 @@ static bool read_time(const json_t *claims, const char *name, int64_t *seconds)
 
 static enum jwt_verdict check_times(const json_t *claims, const struct now *now, int64_t *expires_s)
 {
-    int64_t now_s = now->wall_ms / 1000, exp, at;
-    if (!read_time(claims, "exp", &exp) || exp + JWT_LEEWAY_S <= now_s)
+    int64_t now_s = now->wall_ms / 1000, at;
+    if (!read_time(claims, "exp", expires_s) || *expires_s + JWT_LEEWAY_S <= now_s)
         return JWT_EXPIRED;
     if (json_object_get(claims, "nbf") &&
         (!read_time(claims, "nbf", &at) || at > now_s + JWT_LEEWAY_S))
@@ -444,7 +444,6 @@ static enum jwt_verdict check_times(const json_t *claims, const struct now *now,
     if (json_object_get(claims, "iat") &&
         (!read_time(claims, "iat", &at) || at > now_s + JWT_LEEWAY_S))
         return JWT_NOT_YET;
-    *expires_s = exp;
     return JWT_GOOD;
 }
 
@@ -485,12 +484,14 @@ static bool check_policy(const json_t *claims, const struct jwt_policy *p)
 static enum jwt_verdict check_claims(const json_t *claims, const struct jwt_policy *policy,
                                      const struct now *now, struct buf *user, int64_t *expires_s)
 {
-    enum jwt_verdict verdict = check_times(claims, now, expires_s);
+    int64_t exp;
+    enum jwt_verdict verdict = check_times(claims, now, &exp);
     if (verdict != JWT_GOOD)
         return verdict;
     struct slice name = string_of(json_object_get(claims, policy->user_claim));
     if (!check_policy(claims, policy) || name.len == 0 || buf_append(user, name) != STATUS_OK)
         return JWT_WRONG_CLAIM;
+    *expires_s = exp;
     return JWT_GOOD;
 }
 
