@@ -290,6 +290,11 @@ bool queue_is_up(const struct queue_driver *q)
            commit_age_ms(q->committer, &q->w->now) < STALL_MS;
 }
 
+int64_t queue_commit_age_ms(const struct queue_driver *q)
+{
+    return commit_age_ms(q->committer, &q->w->now);
+}
+
 /* --- claims ---------------------------------------------------------------------------------- */
 
 static void sink_delivery(void *ctx, struct delivery *d)

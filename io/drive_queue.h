@@ -17,6 +17,8 @@ void queue_start(struct queue_driver *q); /* begins to connect */
 void queue_pump(struct queue_driver *q);  /* at the end of a turn */
 int64_t queue_wake_ms(const struct queue_driver *q);
 bool queue_is_up(const struct queue_driver *q);
+/* Of the oldest commit in flight, ms; 0: none is. */
+int64_t queue_commit_age_ms(const struct queue_driver *q);
 
 /* With SMTP_QUEUED: the id of the message that is queued; when it was sent again under its
  * idempotency key, that of the first. */

@@ -29,6 +29,7 @@
 #define LISTEN_BACKLOG   4096
 #define JOIN_LOOK_MS     500 /* while workers drain, Redis is looked after this often */
 #define ERROR_MAX        2048
+#define NOTICE_LOOK_MS   50   /* while notice is given, Redis is looked after this often */
 #define READY_WAIT_TURNS 1000 /* of 5 ms, at most, before serve.ready is said all the same */
 
 struct node {
@@ -318,9 +319,15 @@ static const char *not_ready(void *ctx)
     struct node *n = ctx;
     if (atomic_load(&n->is_draining))
         return "draining";
-    for (uint32_t i = 0; i < n->worker_count; i++)
-        if (!atomic_load_explicit(&n->workers[i].is_redis_up, memory_order_relaxed))
-            return "redis";
+    static const char *const names[] = {
+        [WORKER_READY] = NULL, [WORKER_NO_REDIS] = "redis", [WORKER_OVERLOADED] = "overload"
+    };
+    for (uint32_t i = 0; i < n->worker_count; i++) {
+        const char *name =
+            names[atomic_load_explicit(&n->workers[i].trouble, memory_order_relaxed)];
+        if (name)
+            return name;
+    }
     return NULL;
 }
 
@@ -346,7 +353,6 @@ static enum status start_admin(struct node *n)
 
 static void drain(struct node *n)
 {
-    atomic_store(&n->is_draining, true);
     for (uint32_t i = 0; i < n->worker_count; i++)
         worker_drain(&n->workers[i]);
 }
@@ -370,6 +376,24 @@ static bool any_worker_failed(const struct node *n)
         if (atomic_load(&n->workers[i].has_failed))
             return true;
     return false;
+}
+
+/* /readyz is false from here on; load balancers get limits.drain_notice to see it, while everybody
+ * is served as before. */
+static void give_notice(struct node *n)
+{
+    struct timespec pause = { .tv_nsec = NOTICE_LOOK_MS * 1000000 };
+    atomic_store(&n->is_draining, true);
+    if (n->cfg->limits.drain_notice_ms == 0)
+        return;
+    begin_line(n, LOG_INFO, "serve.notice");
+    log_num(&n->log, "ms", n->cfg->limits.drain_notice_ms);
+    end_line(n);
+    for (uint32_t ms = 0; ms < n->cfg->limits.drain_notice_ms && !any_worker_failed(n);
+         ms += NOTICE_LOOK_MS) {
+        nanosleep(&pause, NULL);
+        look_after_child(n);
+    }
 }
 
 /* Waits for signals; a look every second catches what has no signal. */
@@ -451,6 +475,7 @@ static int serve_prepared(struct node *n, const sigset_t *signals)
     end_line(n);
     run_until_signal(n, signals);
     allow_second_signal(signals);
+    give_notice(n);
     drain(n);
     int code = join_workers(n);
     begin_line(n, LOG_INFO, "serve.end");

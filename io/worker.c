@@ -22,7 +22,12 @@
 #define CALM_EVERY_MS 60000
 #define GATHER_SHARE  4
 #define GATHER_MAX    64
-#define QUIET_TURNS   200 /* turns of 10 ms that the last connections get to end */
+#define LOAD_HIGH     90 /* percent of a limit at which /readyz turns false */
+#define LOAD_CALM     70 /* ... and below which it is true again */
+#define COMMIT_AGE_SHARE                                                                           \
+    3 /* the oldest commit may be this part of limits.commit_timeout old before it counts as full  \
+       */
+#define QUIET_TURNS 200 /* turns of 10 ms that the last connections get to end */
 
 static void fill_random(void *ctx, void *out, size_t len)
 {
@@ -55,6 +60,7 @@ void worker_init(struct worker *w, uint32_t id, uint32_t worker_count, const str
         .log_fd = log_fd,
         .listeners = listeners,
         .listener_count = listener_count,
+        .trouble = WORKER_NO_REDIS, /* until it is known */
         .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
     };
     must(w->wake_fd >= 0);
@@ -100,6 +106,30 @@ static uint32_t expected(const struct worker *w)
     return talking / GATHER_SHARE < GATHER_MAX ? talking / GATHER_SHARE : GATHER_MAX;
 }
 
+/* In percent of what leads to a refusal. */
+static uint64_t load_of(const struct worker *w)
+{
+    uint64_t sessions =
+        100 * (uint64_t)submit_sessions(w->submit) / worker_share(w, w->cfg->limits.sessions_max);
+    uint64_t memory = 100 * (uint64_t)w->budget.used / w->budget.max;
+    uint64_t commit = 100 * (uint64_t)queue_commit_age_ms(w->queue) /
+                      (w->cfg->limits.commit_timeout_ms / COMMIT_AGE_SHARE);
+    uint64_t most = sessions > memory ? sessions : memory;
+    return most > commit ? most : commit;
+}
+
+/* Overload begins near the limit and is over only well below it: a balancer should not see it
+ * flicker. */
+static enum worker_trouble trouble_of(const struct worker *w)
+{
+    bool was_overloaded =
+        atomic_load_explicit(&w->trouble, memory_order_relaxed) == WORKER_OVERLOADED;
+    if (!queue_is_up(w->queue))
+        return WORKER_NO_REDIS;
+    return load_of(w) >= (was_overloaded ? LOAD_CALM : LOAD_HIGH) ? WORKER_OVERLOADED
+                                                                  : WORKER_READY;
+}
+
 static void update_gauges(struct worker *w)
 {
     metrics_add(&w->metrics, METRIC_LOOP_TURNS_TOTAL, 1);
@@ -107,7 +137,7 @@ static void update_gauges(struct worker *w)
     metrics_set(&w->metrics, METRIC_DELIVERIES_HELD, relay_held(w->relay));
     metrics_set(&w->metrics, METRIC_MEMORY_CONTENT_BYTES, (int64_t)w->budget.used);
     metrics_set(&w->metrics, METRIC_LOG_DROPPED_TOTAL, (int64_t)w->log.dropped);
-    atomic_store_explicit(&w->is_redis_up, queue_is_up(w->queue), memory_order_relaxed);
+    atomic_store_explicit(&w->trouble, trouble_of(w), memory_order_relaxed);
     if (w->now.mono_ms >= w->calm_at_ms) {
         ring_buffers_calm(w->ring);
         w->calm_at_ms = w->now.mono_ms + CALM_EVERY_MS;

@@ -29,6 +29,13 @@ struct queue_driver;
 struct relay_driver;
 struct tls_store;
 
+/* Why no more mail should be sent here now; told before any client is answered 4xx for it. */
+enum worker_trouble {
+    WORKER_READY,
+    WORKER_NO_REDIS,
+    WORKER_OVERLOADED, /* sessions, content memory or the commit are near their limits */
+};
+
 /* A bound and listening socket of this worker. */
 struct worker_listener {
     const struct config_listener *cfg; /* borrowed */
@@ -66,8 +73,8 @@ struct worker {
     pthread_t thread;
     int wake_fd; /* eventfd: another thread has changed an atomic below */
     _Atomic bool drain_wanted;
-    _Atomic bool is_redis_up; /* for /readyz */
-    _Atomic bool has_failed;  /* could not start; `error` says why */
+    _Atomic int trouble;     /* enum worker_trouble; for /readyz */
+    _Atomic bool has_failed; /* could not start; `error` says why */
     struct buf error;
     bool is_draining;
     int64_t drain_until_ms; /* monotonic */
