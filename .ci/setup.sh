@@ -3,8 +3,8 @@
 # from the root of the checkout.
 #
 # Nothing is installed that is there already, nothing is started, no service is added: Redis comes
-# from redis-tools, and smtp-source, smtp-sink and exim4 are unpacked from their packages into
-# build/tools without installing them.
+# from redis-tools, and smtp-source, smtp-sink, exim4 and haproxy are unpacked from their packages
+# into build/tools without installing them.
 
 TOOLS=$PWD/build/tools
 PATH=$TOOLS/bin:$PATH
@@ -78,17 +78,19 @@ need_postfix_tools() {
     done
 }
 
-# Exim, as the smarthost client of tests/clients; unpacked and not installed
-need_exim() {
-    [ -x "$TOOLS/bin/exim4" ] && return
-    say "unpacking exim4 into build/tools"
-    local deb=$TOOLS/deb-exim
-    rm -rf "$deb" && mkdir -p "$deb" "$TOOLS/bin" "$TOOLS/exim"
-    (cd "$deb" && { apt-get -q download exim4-daemon-light || { as_root apt-get -q update &&
-        apt-get -q download exim4-daemon-light; }; }) >"$TOOLS/exim.log" 2>&1 </dev/null ||
-        { cat "$TOOLS/exim.log" >&2; die "cannot download the exim4-daemon-light package"; }
-    dpkg -x "$deb"/exim4-daemon-light_*.deb "$TOOLS/exim"
-    ln -sf ../exim/usr/sbin/exim4 "$TOOLS/bin/exim4"
+# need_unpacked PACKAGE PROGRAM: a program of a package, in build/tools/bin, and not installed: these
+# packages would add accounts and services.
+need_unpacked() {
+    local package=$1 program=$2 name=${2##*/}
+    [ -x "$TOOLS/bin/$name" ] && return
+    say "unpacking $name into build/tools"
+    local deb=$TOOLS/deb-$package
+    rm -rf "$deb" && mkdir -p "$deb" "$TOOLS/bin" "$TOOLS/$package"
+    (cd "$deb" && { apt-get -q download "$package" || { as_root apt-get -q update &&
+        apt-get -q download "$package"; }; }) >"$TOOLS/$package.log" 2>&1 </dev/null ||
+        { cat "$TOOLS/$package.log" >&2; die "cannot download the $package package"; }
+    dpkg -x "$deb/$package"_*.deb "$TOOLS/$package"
+    ln -sf "../$package/$program" "$TOOLS/bin/$name"
 }
 
 # build DIR TARGETS -- MESON OPTIONS...: configures the folder when it is not, then builds
