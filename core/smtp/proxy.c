@@ -90,7 +90,7 @@ static enum proxy_result parse_v1(struct slice in, size_t *used, struct proxy_he
     struct slice head = slice_head(in, V1_MAX);
     size_t lf = slice_find(head, '\n');
     if (lf == head.len)
-        return in.len < V1_MAX && !memchr(head.ptr, '\0', head.len) ? PROXY_MORE : PROXY_BAD;
+        return in.len < V1_MAX ? PROXY_MORE : PROXY_BAD;
     if (lf == 0 || head.ptr[lf - 1] != '\r' || !read_line(slice_head(head, lf - 1), out))
         return PROXY_BAD;
     *used = lf + 1;
