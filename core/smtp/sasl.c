@@ -326,6 +326,15 @@ static enum sasl_step answer_scram(struct sasl_exchange *x, const struct sasl_an
 
 enum { BEARER_START, BEARER_FAILED };
 
+/* 1*ALPHA (RFC 7628 3.1) */
+static bool is_key(struct slice text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if ((text.ptr[i] | 0x20) < 'a' || (text.ptr[i] | 0x20) > 'z')
+            return false;
+    return text.len > 0;
+}
+
 /* Cuts "key=value^A" off the front; ^A alone gives an empty key, the end of the list. */
 static bool cut_pair(struct slice *rest, struct slice *key, struct slice *value)
 {
@@ -336,7 +345,7 @@ static bool cut_pair(struct slice *rest, struct slice *key, struct slice *value)
     *rest = slice_skip(*rest, end + 1);
     *key = slice_head(pair, slice_find(pair, '='));
     *value = slice_skip(pair, key->len + 1);
-    return pair.len == 0 || (key->len > 0 && key->len < pair.len);
+    return pair.len == 0 || (key->len < pair.len && is_key(*key));
 }
 
 /* gs2-header kvsep: "n,a=user@example.org,^A". */

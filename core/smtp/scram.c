@@ -14,16 +14,18 @@
 
 /* --- text ------------------------------------------------------------------------------------ */
 
-/* Cuts "x=value" off the front, with the comma behind it; false: it does not begin so. */
+/* Cuts "x=value" off the front, with the comma behind it; false: it does not begin so, or nothing
+ * follows the comma. */
 static bool cut_attribute(struct slice *rest, char letter, struct slice *value)
 {
     if (rest->len < 2 || rest->ptr[0] != letter || rest->ptr[1] != '=')
         return false;
     *rest = slice_skip(*rest, 2);
     size_t comma = slice_find(*rest, ',');
+    bool is_last = comma == rest->len;
     *value = slice_head(*rest, comma);
-    *rest = slice_skip(*rest, comma < rest->len ? comma + 1 : comma);
-    return true;
+    *rest = slice_skip(*rest, comma + 1);
+    return is_last || rest->len > 0;
 }
 
 static bool is_letter(char c)
