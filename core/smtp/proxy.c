@@ -89,6 +89,8 @@ static enum proxy_result parse_v1(struct slice in, size_t *used, struct proxy_he
 {
     struct slice head = slice_head(in, V1_MAX);
     size_t lf = slice_find(head, '\n');
+    if (memchr(head.ptr, '\0', lf)) /* inet_pton would take it for the end of an address */
+        return PROXY_BAD;
     if (lf == head.len)
         return in.len < V1_MAX ? PROXY_MORE : PROXY_BAD;
     if (lf == 0 || head.ptr[lf - 1] != '\r' || !read_line(slice_head(head, lf - 1), out))
