@@ -9,10 +9,13 @@
  * Names and passwords are UTF-8 without NUL, at most 255 and 1024 octets, taken as they are: no
  * SASLprep, so that what `kilat user` stored is what must be typed.
  *
+ * Bearer tokens have a file of their own, sasl_bearer.c; the messages and sums of SCRAM are in
+ * scram.c, their order is here.
+ *
  * To add a mechanism: a row in mechanisms[], a step and an answer.
  */
-#include "core/smtp/sasl.h"
 #include "core/base/must.h"
+#include "core/smtp/sasl_private.h"
 #include "core/smtp/scram.h"
 #include <openssl/mem.h>
 #include <stdlib.h>
@@ -24,63 +27,35 @@
  * octets, a number) must fit; a last message for which no room is left is malformed. */
 #define TEXT_MAX_LEN 8192
 
-struct sasl_exchange {
-    const struct mechanism *mechanism; /* static */
-    struct sasl_channel channel;       /* its slices are borrowed */
-    enum sasl_step last;               /* what the caller was told to do, and must now have done */
-    int phase;
-    enum sasl_question question;
-    enum auth_result result;
-    bool is_proven;
-    struct buf user, secret;
-    struct buf text; /* SCRAM: the AuthMessage as it grows; bearer: nothing */
-    struct buf gs2;  /* SCRAM: the header that c= must repeat */
-    struct buf nonce;
-    struct scram_verifier verifier;
-    uint8_t signature[32];
-};
-
-typedef enum sasl_step step_fn(struct sasl_exchange *x, bool has_response, struct slice response,
-                               struct buf *challenge);
-typedef enum sasl_step answer_fn(struct sasl_exchange *x, const struct sasl_answer *answer,
-                                 struct buf *challenge);
-
-static step_fn step_plain, step_login, step_scram, step_bearer, step_external;
-static answer_fn answer_at_once, answer_scram, answer_bearer;
-
-struct mechanism {
-    const char *name;
-    uint32_t bit;
-    step_fn *step;
-    answer_fn *answer;
-};
+static sasl_step_fn step_plain, step_login, step_scram, step_external;
+static sasl_answer_fn answer_scram;
 
 /* In the order of the bits. */
-static const struct mechanism mechanisms[] = {
-    { "PLAIN", AUTH_PLAIN, step_plain, answer_at_once },
-    { "LOGIN", AUTH_LOGIN, step_login, answer_at_once },
+static const struct sasl_mechanism mechanisms[] = {
+    { "PLAIN", AUTH_PLAIN, step_plain, sasl_answer_at_once },
+    { "LOGIN", AUTH_LOGIN, step_login, sasl_answer_at_once },
     { "SCRAM-SHA-256", AUTH_SCRAM_SHA_256, step_scram, answer_scram },
     { "SCRAM-SHA-256-PLUS", AUTH_SCRAM_SHA_256_PLUS, step_scram, answer_scram },
-    { "OAUTHBEARER", AUTH_OAUTHBEARER, step_bearer, answer_bearer },
-    { "XOAUTH2", AUTH_XOAUTH2, step_bearer, answer_bearer },
-    { "EXTERNAL", AUTH_EXTERNAL, step_external, answer_at_once },
+    { "OAUTHBEARER", AUTH_OAUTHBEARER, sasl_step_bearer, sasl_answer_bearer },
+    { "XOAUTH2", AUTH_XOAUTH2, sasl_step_bearer, sasl_answer_bearer },
+    { "EXTERNAL", AUTH_EXTERNAL, step_external, sasl_answer_at_once },
 };
 
 /* --- what mechanisms share ------------------------------------------------------------------- */
 
-static enum sasl_step ask(struct sasl_exchange *x, enum sasl_question question)
+enum sasl_step sasl_ask(struct sasl_exchange *x, enum sasl_question question)
 {
     x->question = question;
     return SASL_ASK;
 }
 
-static enum sasl_step refuse(struct sasl_exchange *x, enum auth_result result)
+enum sasl_step sasl_refuse(struct sasl_exchange *x, enum auth_result result)
 {
     x->result = result;
     return SASL_REFUSED;
 }
 
-static enum sasl_step say(struct buf *challenge, struct slice text)
+enum sasl_step sasl_say(struct buf *challenge, struct slice text)
 {
     must(buf_append(challenge, text) == STATUS_OK);
     return SASL_CHALLENGE;
@@ -93,8 +68,7 @@ static void wipe(struct buf *b)
     buf_done(b);
 }
 
-/* Strict UTF-8 (RFC 3629) without NUL. */
-static bool is_utf8(struct slice s)
+bool sasl_is_utf8(struct slice s)
 {
     const unsigned char *p = (const unsigned char *)s.ptr, *end = p + s.len;
     while (p < end) {
@@ -117,11 +91,10 @@ static bool is_utf8(struct slice s)
     return true;
 }
 
-/* A text that may be empty or not, into an empty buffer. */
-static bool keep(struct buf *to, struct slice text)
+bool sasl_keep(struct buf *to, struct slice text)
 {
     buf_clear(to);
-    return text.len > 0 && is_utf8(text) && buf_append(to, text) == STATUS_OK;
+    return text.len > 0 && sasl_is_utf8(text) && buf_append(to, text) == STATUS_OK;
 }
 
 /* The identity to act as must be the one that authenticates (P-146). */
@@ -130,10 +103,10 @@ static bool is_self(struct slice authzid, struct slice user)
     return authzid.len == 0 || slice_eq(authzid, user);
 }
 
-static enum sasl_step answer_at_once(struct sasl_exchange *x, const struct sasl_answer *answer,
-                                     struct buf *challenge)
+enum sasl_step sasl_answer_at_once(struct sasl_exchange *x, const struct sasl_answer *answer,
+                                   struct buf *challenge)
 {
-    return answer->result == AUTH_RESULT_OK ? SASL_DONE : refuse(x, answer->result);
+    return answer->result == AUTH_RESULT_OK ? SASL_DONE : sasl_refuse(x, answer->result);
 }
 
 /* --- PLAIN (RFC 4616) ------------------------------------------------------------------------ */
@@ -149,12 +122,12 @@ static enum sasl_step step_plain(struct sasl_exchange *x, bool has_response, str
     struct slice user = slice_head(rest, second), secret = slice_skip(rest, second + 1);
     if (first >= in.len || second >= rest.len || slice_find(secret, '\0') < secret.len)
         return SASL_MALFORMED;
-    if (!keep(&x->user, user) || !keep(&x->secret, secret))
+    if (!sasl_keep(&x->user, user) || !sasl_keep(&x->secret, secret))
         return SASL_MALFORMED;
     /* Asked all the same, under a secret that nobody has: a refusal looks like any other. */
     if (!is_self(authzid, user))
         buf_clear(&x->secret);
-    return ask(x, SASL_ASK_PASSWORD);
+    return sasl_ask(x, SASL_ASK_PASSWORD);
 }
 
 /* --- LOGIN ----------------------------------------------------------------------------------- */
@@ -167,14 +140,14 @@ static enum sasl_step step_login(struct sasl_exchange *x, bool has_response, str
 {
     if (x->phase == LOGIN_START && !has_response) {
         x->phase = LOGIN_NAME;
-        return say(challenge, SLICE("Username:"));
+        return sasl_say(challenge, SLICE("Username:"));
     }
     if (x->phase == LOGIN_SECRET)
-        return keep(&x->secret, in) ? ask(x, SASL_ASK_PASSWORD) : SASL_MALFORMED;
-    if (!keep(&x->user, in))
+        return sasl_keep(&x->secret, in) ? sasl_ask(x, SASL_ASK_PASSWORD) : SASL_MALFORMED;
+    if (!sasl_keep(&x->user, in))
         return SASL_MALFORMED;
     x->phase = LOGIN_SECRET;
-    return say(challenge, SLICE("Password:"));
+    return sasl_say(challenge, SLICE("Password:"));
 }
 
 /* --- EXTERNAL (RFC 4422 A) ------------------------------------------------------------------- */
@@ -184,12 +157,12 @@ static enum sasl_step step_external(struct sasl_exchange *x, bool has_response, 
 {
     if (!has_response && x->phase++ == 0)
         return SASL_CHALLENGE;
-    if (in.len > 0 && !is_utf8(in))
+    if (in.len > 0 && !sasl_is_utf8(in))
         return SASL_MALFORMED;
     struct slice name = x->channel.client_name;
-    if (!keep(&x->user, name) || !is_self(in, name))
-        return refuse(x, AUTH_RESULT_WRONG);
-    return ask(x, SASL_ASK_EXTERNAL);
+    if (!sasl_keep(&x->user, name) || !is_self(in, name))
+        return sasl_refuse(x, AUTH_RESULT_WRONG);
+    return sasl_ask(x, SASL_ASK_EXTERNAL);
 }
 
 /* --- SCRAM-SHA-256 (RFC 5802, 7677) ---------------------------------------------------------- */
@@ -214,7 +187,7 @@ static bool keep_all(struct buf *to, struct slice text)
 
 static bool keep_first(struct sasl_exchange *x, const struct scram_first *first)
 {
-    return scram_read_name(first->name, &x->user) && is_utf8(buf_slice(&x->user)) &&
+    return scram_read_name(first->name, &x->user) && sasl_is_utf8(buf_slice(&x->user)) &&
            keep_all(&x->gs2, first->gs2) && keep_all(&x->nonce, first->nonce) &&
            keep_all(&x->text, first->bare);
 }
@@ -225,9 +198,9 @@ static enum sasl_step take_first(struct sasl_exchange *x, struct slice in)
     if (!scram_read_first(in, &first) || !flag_is_right(x, &first) || !keep_first(x, &first))
         return SASL_MALFORMED;
     if (!is_self(first.authzid, first.name))
-        return refuse(x, AUTH_RESULT_WRONG);
+        return sasl_refuse(x, AUTH_RESULT_WRONG);
     x->phase = SCRAM_VERIFIER;
-    return ask(x, SASL_ASK_VERIFIER);
+    return sasl_ask(x, SASL_ASK_VERIFIER);
 }
 
 /* r=<theirs><ours>,s=<salt>,i=<count> */
@@ -289,7 +262,7 @@ static enum sasl_step take_final(struct sasl_exchange *x, struct slice in)
     OPENSSL_cleanse(proof, sizeof proof);
     x->is_proven = is_right && is_this && binding_is_right(x, final.binding);
     x->phase = SCRAM_PROOF;
-    return ask(x, SASL_ASK_PROOF);
+    return sasl_ask(x, SASL_ASK_PROOF);
 }
 
 static enum sasl_step step_scram(struct sasl_exchange *x, bool has_response, struct slice in,
@@ -309,7 +282,7 @@ static enum sasl_step answer_scram(struct sasl_exchange *x, const struct sasl_an
                                    struct buf *challenge)
 {
     if (answer->result != AUTH_RESULT_OK)
-        return refuse(x, answer->result);
+        return sasl_refuse(x, answer->result);
     if (x->phase == SCRAM_VERIFIER) {
         x->verifier = answer->verifier;
         return say_server_first(x, challenge);
@@ -322,114 +295,6 @@ static enum sasl_step answer_scram(struct sasl_exchange *x, const struct sasl_an
     return SASL_CHALLENGE;
 }
 
-/* --- OAUTHBEARER (RFC 7628), XOAUTH2 --------------------------------------------------------- */
-
-enum { BEARER_START, BEARER_FAILED };
-
-/* 1*ALPHA (RFC 7628 3.1) */
-static bool is_key(struct slice text)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if ((text.ptr[i] | 0x20) < 'a' || (text.ptr[i] | 0x20) > 'z')
-            return false;
-    return text.len > 0;
-}
-
-/* Cuts "key=value^A" off the front; ^A alone gives an empty key, the end of the list. */
-static bool cut_pair(struct slice *rest, struct slice *key, struct slice *value)
-{
-    size_t end = slice_find(*rest, '\1');
-    if (end >= rest->len)
-        return false;
-    struct slice pair = slice_head(*rest, end);
-    *rest = slice_skip(*rest, end + 1);
-    *key = slice_head(pair, slice_find(pair, '='));
-    *value = slice_skip(pair, key->len + 1);
-    return pair.len == 0 || (key->len < pair.len && is_key(*key));
-}
-
-/* gs2-header kvsep: "n,a=user@example.org,^A". */
-static bool cut_gs2(struct sasl_exchange *x, struct slice *rest)
-{
-    size_t end = slice_find(*rest, '\1');
-    struct slice header = slice_head(*rest, end);
-    if (end >= rest->len || header.len < 3 || (header.ptr[0] != 'n' && header.ptr[0] != 'y') ||
-        header.ptr[1] != ',' || header.ptr[header.len - 1] != ',')
-        return false;
-    *rest = slice_skip(*rest, end + 1);
-    header = slice_skip(slice_head(header, header.len - 1), 2);
-    if (header.len == 0)
-        return true;
-    return slice_eq(slice_head(header, 2), SLICE("a=")) &&
-           scram_read_name(slice_skip(header, 2), &x->user) && x->user.len > 0 &&
-           is_utf8(buf_slice(&x->user));
-}
-
-static bool take_token(struct sasl_exchange *x, struct slice auth)
-{
-    struct slice scheme = slice_head(auth, 7);
-    struct slice token = slice_skip(auth, 7);
-    while (token.len > 0 && token.ptr[0] == ' ')
-        token = slice_skip(token, 1);
-    return slice_eq_nocase(scheme, SLICE("Bearer ")) && keep(&x->secret, token);
-}
-
-/* user=...^Aauth=Bearer ...^A^A; in OAUTHBEARER the user stands in the header. Other keys (host,
- * port) are nothing that we need. */
-static bool read_bearer(struct sasl_exchange *x, struct slice in, struct slice *auth)
-{
-    bool is_google = x->mechanism->bit == AUTH_XOAUTH2;
-    struct slice key, value;
-    *auth = SLICE_NONE;
-    if (!is_google && !cut_gs2(x, &in))
-        return false;
-    while (cut_pair(&in, &key, &value)) {
-        if (key.len == 0)
-            return in.len == 0 && auth->ptr;
-        if (slice_eq(key, SLICE("auth"))) {
-            if (auth->ptr)
-                return false;
-            *auth = value;
-        } else if (is_google && slice_eq(key, SLICE("user"))) {
-            if (x->user.len > 0 || !keep(&x->user, value))
-                return false;
-        }
-    }
-    return false;
-}
-
-/* The client hears why, says anything, and is refused then (P-152, P-153). */
-static enum sasl_step deny(struct sasl_exchange *x, struct buf *challenge)
-{
-    x->phase = BEARER_FAILED;
-    return say(challenge, x->mechanism->bit == AUTH_XOAUTH2
-                              ? SLICE("{\"status\":\"invalid_token\",\"schemes\":\"Bearer\"}")
-                              : SLICE("{\"status\":\"invalid_token\"}"));
-}
-
-static enum sasl_step step_bearer(struct sasl_exchange *x, bool has_response, struct slice in,
-                                  struct buf *challenge)
-{
-    struct slice auth;
-    if (x->phase == BEARER_FAILED)
-        return refuse(x, AUTH_RESULT_WRONG);
-    if (!has_response)
-        return SASL_CHALLENGE;
-    if (!read_bearer(x, in, &auth))
-        return SASL_MALFORMED;
-    if (auth.len == 0) /* who has no token may ask where to get one (RFC 7628 4.3) */
-        return deny(x, challenge);
-    return take_token(x, auth) ? ask(x, SASL_ASK_TOKEN) : SASL_MALFORMED;
-}
-
-static enum sasl_step answer_bearer(struct sasl_exchange *x, const struct sasl_answer *answer,
-                                    struct buf *challenge)
-{
-    if (answer->result == AUTH_RESULT_WRONG)
-        return deny(x, challenge);
-    return answer_at_once(x, answer, challenge);
-}
-
 /* --- entry points ---------------------------------------------------------------------------- */
 
 uint32_t sasl_mechanism_find(struct slice name)
@@ -440,7 +305,7 @@ uint32_t sasl_mechanism_find(struct slice name)
     return 0;
 }
 
-static const struct mechanism *row_of(uint32_t bit)
+static const struct sasl_mechanism *row_of(uint32_t bit)
 {
     for (size_t i = 0; i < ARRAY_LEN(mechanisms); i++)
         if (mechanisms[i].bit == bit)
