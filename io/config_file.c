@@ -3,9 +3,11 @@
  * config_file - one bounded read of one file, on the main thread, before anything else runs.
  *
  * It reads what the path leads to, a pipe too (`kilat check -c /dev/stdin`), so the size is learnt
- * by reading, not asked beforehand.
+ * by reading, not asked beforehand. One rule is added to those of core/base/config_check.c: what a
+ * sender's pattern is, core/smtp knows.
  */
 #include "io/config_file.h"
+#include "core/smtp/sender_list.h"
 #include "io/fail.h"
 
 #include <errno.h>
@@ -50,13 +52,40 @@ static enum status read_file(const char *path, struct buf *text, struct buf *err
     return STATUS_OK;
 }
 
+static enum status check_senders(const struct config *cfg, struct buf *error)
+{
+    for (const struct config_tenant *t = cfg->tenants, *end = t + cfg->tenant_count; t < end; t++)
+        for (size_t i = 0; i < t->sender_count; i++)
+            if (!sender_pattern_is_valid(slice_str(t->senders[i])))
+                return fail_with(error, STATUS_BAD,
+                                 "%s:%d: tenant \"%s\": senders: \"%.60s\" is no pattern: write "
+                                 "\"a@example.org\", \"@example.org\", \"@*.example.org\" or "
+                                 "\"*\"",
+                                 cfg->file, t->line, t->name, t->senders[i]);
+    return STATUS_OK;
+}
+
+static enum status parse_file(const char *path, struct slice text, struct config **out,
+                              struct buf *error)
+{
+    struct config *cfg = NULL;
+    enum status st = config_parse(path, text, &cfg, error);
+    if (st == STATUS_OK)
+        st = check_senders(cfg, error);
+    if (st == STATUS_OK)
+        *out = cfg;
+    else if (cfg)
+        config_free(cfg);
+    return st;
+}
+
 enum status config_load(const char *path, struct config **out, struct buf *error)
 {
     struct buf text;
     buf_init(&text, CONFIG_FILE_MAX + 1);
     enum status st = read_file(path, &text, error);
     if (st == STATUS_OK)
-        st = config_parse(path, buf_slice(&text), out, error);
+        st = parse_file(path, buf_slice(&text), out, error);
     buf_done(&text);
     return st;
 }

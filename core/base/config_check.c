@@ -105,6 +105,11 @@ static bool is_name(struct slice name)
     return name.len > 0 && name.len <= 32;
 }
 
+static bool is_everybody(const struct config_network *n)
+{
+    return n->prefix == 0 || (n->prefix == 96 && IN6_IS_ADDR_V4MAPPED(&n->base));
+}
+
 /* Of clients that need not authenticate. */
 static bool check_networks(struct config_reader *r, const struct config_listener *l)
 {
@@ -115,14 +120,11 @@ static bool check_networks(struct config_reader *r, const struct config_listener
                                "for example networks = [\"127.0.0.0/8\"]");
     if (l->auth == AUTH_REQUIRED)
         return true;
-    for (size_t i = 0; i < l->network_count; i++) {
-        uint8_t prefix = l->networks[i].prefix;
-        bool is_v4 = IN6_IS_ADDR_V4MAPPED(&l->networks[i].base);
-        if (prefix == 0 || (is_v4 && prefix == 96))
+    for (size_t i = 0; i < l->network_count; i++)
+        if (is_everybody(&l->networks[i]))
             return config_complain(r, line, SLICE("networks"),
                                    "a prefix of 0 would relay mail for the whole Internet: "
                                    "list the networks of your own clients");
-    }
     return true;
 }
 
@@ -139,6 +141,19 @@ static bool check_auth(struct config_reader *r, const struct config_listener *l)
                                "passwords would cross the network in clear: write tls = "
                                "\"starttls\" or \"implicit\", or auth_without_tls = yes where the "
                                "network is trusted");
+    return true;
+}
+
+/* Of peers whose word about the client is taken: who is trusted, throttled, logged and, with
+ * XCLIENT, logged in. */
+static bool check_spokesmen(struct config_reader *r, const char *key,
+                            const struct config_network *networks, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (is_everybody(&networks[i]))
+            return config_complain(r, line_of(r, SECTION_LISTENER, key), slice_str(key),
+                                   "a prefix of 0 would let every client say who it is: list the "
+                                   "addresses of your own machines");
     return true;
 }
 
@@ -160,7 +175,9 @@ bool config_check_listener(struct config_reader *r, const struct config_listener
         if (!check_bind_once(r, line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"), &l->binds[i],
                              &l->binds[i]))
             return false;
-    return check_networks(r, l) && check_auth(r, l);
+    return check_networks(r, l) && check_auth(r, l) &&
+           check_spokesmen(r, "proxy_protocol", l->proxy_networks, l->proxy_network_count) &&
+           check_spokesmen(r, "xclient", l->xclient_networks, l->xclient_network_count);
 }
 
 bool config_check_tenant(struct config_reader *r, const struct config_tenant *t)
@@ -243,9 +260,11 @@ static bool check_redis(struct config_reader *r)
 static bool check_tls(struct config_reader *r)
 {
     const struct config *cfg = r->cfg;
-    int certificate = line_of(r, SECTION_TLS, "certificate");
+    int line = line_of(r, SECTION_TLS, "certificate");
+    if (line == 0)
+        line = line_of(r, SECTION_TLS, "private_key");
     if (cfg->tls.certificate_count != cfg->tls.private_key_count)
-        return config_complain(r, certificate, SLICE_NONE,
+        return config_complain(r, line, SLICE_NONE,
                                "tls: there are %zu of certificate and %zu of private_key: write as "
                                "many of both, in the same order",
                                cfg->tls.certificate_count, cfg->tls.private_key_count);
@@ -255,6 +274,51 @@ static bool check_tls(struct config_reader *r)
                                    "listener \"%s\": tls: there is no certificate: write tls { "
                                    "certificate = \"...\"; private_key = \"...\"; }",
                                    cfg->listeners[i].name);
+    return true;
+}
+
+/* What can be offered with what else the file names; a client without TLS gets less. */
+static uint32_t usable_mechanisms(const struct config *cfg, enum tls_mode tls)
+{
+    uint32_t usable = cfg->auth.mechanisms;
+    if (!cfg->auth.jwt_keys)
+        usable &= ~(uint32_t)(AUTH_OAUTHBEARER | AUTH_XOAUTH2);
+    if (!cfg->tls.client_ca || tls == TLS_OFF)
+        usable &= ~(uint32_t)AUTH_EXTERNAL;
+    if (tls == TLS_OFF)
+        usable &= ~(uint32_t)AUTH_SCRAM_SHA_256_PLUS;
+    return usable;
+}
+
+/* Every listener with AUTH has a way to log in. */
+static bool check_mechanisms(struct config_reader *r)
+{
+    int line = line_of(r, SECTION_AUTH, "mechanisms");
+    for (const struct config_listener *l = r->cfg->listeners, *end = l + r->cfg->listener_count;
+         l < end; l++)
+        if (l->auth != AUTH_OFF && !usable_mechanisms(r->cfg, l->tls))
+            return config_complain(
+                r, line, SLICE_NONE,
+                "auth: mechanisms: listener \"%s\" would have none to offer: add plain, or what "
+                "these need (auth.jwt_keys, tls.client_ca, TLS)",
+                l->name);
+    return true;
+}
+
+/* Rules for tokens that are never looked at would be a false comfort. */
+static bool check_jwt(struct config_reader *r)
+{
+    static const char *const keys[] = { "jwt_issuer", "jwt_audience", "jwt_scope",
+                                        "jwt_user_claim" };
+    if (r->cfg->auth.jwt_keys)
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        int line = line_of(r, SECTION_AUTH, keys[i]);
+        if (line)
+            return config_complain(r, line, SLICE_NONE,
+                                   "auth: %s: is for tokens: write jwt_keys or take it out",
+                                   keys[i]);
+    }
     return true;
 }
 
@@ -285,5 +349,6 @@ bool config_check_all(struct config_reader *r)
     if (r->cfg->admin.bind && !check_bind_once(r, line_of(r, SECTION_ADMIN, "bind"),
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
-    return check_tls(r) && check_listener_tenants(r) && check_redis(r);
+    return check_tls(r) && check_mechanisms(r) && check_jwt(r) && check_listener_tenants(r) &&
+           check_redis(r);
 }

@@ -280,6 +280,10 @@ static void errors_of_values(void **state)
 
 #define BIND "bind = 127.0.0.1:26"
 #define NETS "networks = 10.0.0.0/8"
+#define CERTIFIED                                                                                  \
+    "listener \"y\" { " BIND "; tls = implicit; auth = required }\n"                               \
+    "tls { certificate = a; private_key = b }\n"
+#define CLEAR "listener \"y\" { " BIND "; " NETS "; auth = optional; auth_without_tls = yes }\n"
 
 static void errors_between_settings(void **state)
 {
@@ -321,6 +325,22 @@ static void errors_between_settings(void **state)
         { HEAD "tenant \"a\" { senders = [] }", ":3: tenant \"a\": senders: is empty" },
         { HEAD "tls {\n certificate = [a, b];\n private_key = a }",
           ":4: tls: there are 2 of certificate and 1 of private_key" },
+        { HEAD "tls { private_key = a }", ":3: tls: there are 0 of certificate and 1 of" },
+        { HEAD "listener \"y\" { " BIND "; auth = required; tls = implicit;\n proxy_protocol = "
+               "[10.0.0.1, 0.0.0.0/0] }",
+          ":4: listener \"y\": proxy_protocol: a prefix of 0 would let every client" },
+        { HEAD "listener \"y\" { " BIND "; " NETS ";\n xclient = ::/0 }",
+          ":4: listener \"y\": xclient: a prefix of 0 would let every client" },
+        { HEAD CERTIFIED "auth { mechanisms = [oauthbearer, xoauth2, external] }",
+          ":5: auth: mechanisms: listener \"y\" would have none to offer: add plain" },
+        { HEAD CLEAR "tls { certificate = a; private_key = b; client_ca = c }\n"
+                     "auth {\n mechanisms = [external, scram-sha-256-plus] }",
+          ":6: auth: mechanisms: listener \"y\" would have none to offer" },
+        { HEAD "auth {\n jwt_issuer = \"https://id.example\" }",
+          ":4: auth: jwt_issuer: is for tokens: write jwt_keys or take it out" },
+        { HEAD "auth {\n jwt_audience = mail }", ":4: auth: jwt_audience: is for tokens" },
+        { HEAD "auth {\n jwt_scope = mail }", ":4: auth: jwt_scope: is for tokens" },
+        { HEAD "auth {\n jwt_user_claim = sub }", ":4: auth: jwt_user_claim: is for tokens" },
         { HEAD "auth { mechanisms = [plain, cram-md5] }",
           ":3: auth: mechanisms: \"cram-md5\" is not known: write one of" },
         { HEAD "route \"*x\" { }", ":3: route \"*x\": is no pattern" },
@@ -338,6 +358,24 @@ static void errors_between_settings(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         check_error(rows[i].text, rows[i].expect);
+}
+
+/* Neighbours of the errors above. */
+static void what_may_stand_together(void **state)
+{
+    static const char *const rows[] = {
+        HEAD CERTIFIED "auth { mechanisms = scram-sha-256-plus }",
+        HEAD CERTIFIED "auth { mechanisms = xoauth2; jwt_keys = k; jwt_issuer = i }",
+        HEAD CLEAR "auth { mechanisms = plain }",
+        HEAD CLEAR "auth { mechanisms = oauthbearer; jwt_keys = k; jwt_audience = a }",
+        HEAD "auth { mechanisms = external }", /* no listener has AUTH */
+        HEAD "listener \"y\" { " BIND "; " NETS "; tenant = later }\ntenant \"later\" { }",
+        HEAD "listener \"y\" { " BIND "; " NETS "; xclient = 127.0.0.1; proxy_protocol = ::1 }",
+        HEAD "listener \"y\" { " BIND "; auth = required; tls = starttls; networks = ::/0 }\n"
+             "tls { certificate = [a, b]; private_key = [c, d] }",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        config_free(parse(rows[i]));
 }
 
 static void what_is_not_offered_yet_is_refused_with_a_way_out(void **state)
@@ -528,6 +566,7 @@ int main(void)
         cmocka_unit_test(errors_of_statements),
         cmocka_unit_test(errors_of_values),
         cmocka_unit_test(errors_between_settings),
+        cmocka_unit_test(what_may_stand_together),
         cmocka_unit_test(what_is_not_offered_yet_is_refused_with_a_way_out),
         cmocka_unit_test(the_file_of_the_design),
         cmocka_unit_test(tenants_and_their_defaults),

@@ -2,6 +2,7 @@
 /* Reading the configuration file: what is there, what is not, what is too large. */
 #include "tests/lib/private_redis.h"
 
+#include "core/base/must.h"
 #include "io/config_file.h"
 
 static void check(const char *path, enum status want, const char *part)
@@ -51,8 +52,34 @@ static void files(void **state)
     remove_tree(dir);
 }
 
+/* What core/base cannot know: what a pattern of senders is. */
+static void patterns_of_senders(void **state)
+{
+    static const struct {
+        const char *senders;
+        bool is_good;
+    } rows[] = {
+        { "[\"a@example.org\", \"@example.org\", \"@*.example.org\", \"*\"]", true },
+        { "[\"@example.org\", \"example.org\"]", false },
+        { "\"*@example.org\"", false },
+        { "\"@\"", false },
+        { "\"a@b@example.org\"", false },
+    };
+    char dir[64], path[96], tenant[300];
+    make_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/kilat.conf", dir);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        snprintf(tenant, sizeof tenant, "tenant \"acme\" { senders = %s }\n", rows[i].senders);
+        put(path, minimal, tenant, 1);
+        check(path, rows[i].is_good ? STATUS_OK : STATUS_BAD,
+              rows[i].is_good ? NULL : "kilat.conf:3: tenant \"acme\": senders: ");
+    }
+    remove_tree(dir);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(files) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(files),
+                                        cmocka_unit_test(patterns_of_senders) };
     return cmocka_run_group_tests_name("config_file", tests, NULL, NULL);
 }
