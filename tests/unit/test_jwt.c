@@ -596,7 +596,7 @@ static void files_of_keys(void **state)
         { " \r\n\t" SET(ED), false, false, true },
         { "{\"x\":1,\"keys\":[" EC "]}\n", false, true, false },
         /* RFC 7517 5: what is for something else, or not understood, is passed over */
-        { SET("7,{},{\"kty\":\"oct\",\"k\":\"AA\"},{\"kty\":\"EC\",\"crv\":\"P-384\"},"
+        { SET("7,{},{\"kty\":\"oct\",\"k\":\"AA\"},{\"kty\":\"EC\",\"crv\":\"secp256k1\"},"
               "{\"kty\":\"OKP\",\"crv\":\"X25519\"},{\"kty\":\"RSA\",\"use\":\"enc\"},"
               "{\"kty\":\"RSA\",\"alg\":\"RSA-OAEP\"},{\"kty\":\"EC\",\"crv\":\"P-256\","
               "\"alg\":\"ES512\"}," ED),
