@@ -11,6 +11,7 @@
 #include "core/base/must.h"
 #include "io/admin.h"
 #include "io/authenticator.h"
+#include "io/node_private.h"
 #include "io/tls.h"
 #include "io/worker.h"
 #include <errno.h>
@@ -223,7 +224,7 @@ static void look_after_tls(struct node *n, bool is_asked)
 
 /* --- users ----------------------------------------------------------------------------------- */
 
-static bool needs_users(const struct config *cfg)
+bool node_needs_users(const struct config *cfg)
 {
     for (size_t i = 0; i < cfg->listener_count; i++)
         if (cfg->listeners[i].auth != AUTH_OFF)
@@ -233,7 +234,7 @@ static bool needs_users(const struct config *cfg)
 
 static enum status load_users(struct node *n)
 {
-    return needs_users(n->cfg) ? auth_shared_new(n->cfg, &n->auth, &n->error) : STATUS_OK;
+    return node_needs_users(n->cfg) ? auth_shared_new(n->cfg, &n->auth, &n->error) : STATUS_OK;
 }
 
 static void look_after_users(struct node *n, bool is_asked)
@@ -252,7 +253,7 @@ static void look_after_users(struct node *n, bool is_asked)
 
 /* --- start ----------------------------------------------------------------------------------- */
 
-static uint32_t worker_count_of(const struct config *cfg)
+uint32_t node_worker_count(const struct config *cfg)
 {
     cpu_set_t cpus;
     if (cfg->workers > 0)
@@ -262,8 +263,8 @@ static uint32_t worker_count_of(const struct config *cfg)
     return (uint32_t)CPU_COUNT(&cpus);
 }
 
-/* As many open files as the system lets us have: every session is one. */
-static void raise_file_limit(void)
+/* Every session is an open file. */
+void node_raise_file_limit(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -485,7 +486,7 @@ static int serve_prepared(struct node *n, const sigset_t *signals)
 
 static void node_init(struct node *n, const struct config *cfg)
 {
-    *n = (struct node){ .cfg = cfg, .worker_count = worker_count_of(cfg), .log_fd = -1 };
+    *n = (struct node){ .cfg = cfg, .worker_count = node_worker_count(cfg), .log_fd = -1 };
     n->workers = mem_zalloc(n->worker_count * sizeof *n->workers);
     n->sets = mem_zalloc(n->worker_count * sizeof *n->sets);
     n->tenant_sessions = mem_zalloc((cfg->tenant_count + 1) * sizeof *n->tenant_sessions);
@@ -518,7 +519,7 @@ int node_serve(const struct config *cfg)
     struct node n;
     sigset_t signals;
     int code = 1;
-    raise_file_limit();
+    node_raise_file_limit();
     hear_signals(&signals);
     node_init(&n, cfg);
     enum status st = open_log(&n);
@@ -532,67 +533,4 @@ int node_serve(const struct config *cfg)
         fprintf(stderr, "kilat: %.*s\n", SLICE_ARG(buf_slice(&n.error)));
     node_done(&n);
     return code;
-}
-
-/* --- check ----------------------------------------------------------------------------------- */
-
-static void print_feature(const char *name, bool is_used, const char *otherwise)
-{
-    printf("  %-18s %s\n", name, is_used ? "yes" : otherwise);
-}
-
-static void print_ring(const struct ring_features *f)
-{
-    printf("io_uring\n");
-    print_feature("single issuer", f->single_issuer, "no");
-    print_feature("deferred task run", f->defer_taskrun,
-                  f->coop_taskrun ? "no (cooperative)" : "no");
-    print_feature("registered ring", f->ring_fd, "no (one lookup more per call)");
-    print_feature("direct sockets", f->direct_sockets, "no (plain descriptors)");
-    print_feature("multishot receive", f->multishot_recv, "no (one-shot receives)");
-}
-
-/* Every session is an open file; the kernel's limit may be the smaller number. */
-static void print_limits(const struct config *cfg)
-{
-    struct rlimit limit = { 0 };
-    printf("limits\n  %-18s %u\n", "sessions", cfg->limits.sessions_max);
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
-    bool is_short = limit.rlim_cur < cfg->limits.sessions_max;
-    printf("  %-18s %llu%s\n", "open files", (unsigned long long)limit.rlim_cur,
-           is_short ? " (fewer than limits.sessions_max: accepting rests when they are used up; "
-                      "raise LimitNOFILE or lower sessions_max)"
-                    : "");
-}
-
-int node_check(const struct config *cfg)
-{
-    struct buf error;
-    struct ring *ring;
-    struct ring_config rc = { .sockets_max = cfg->limits.sessions_max };
-    buf_init(&error, ERROR_MAX);
-    raise_file_limit();
-    printf("configuration\n  %-18s ok\n  %-18s %u\n", cfg->file, "workers", worker_count_of(cfg));
-    print_limits(cfg);
-    enum status st = ring_new(&rc, &ring, &error);
-    if (st == STATUS_OK) {
-        struct ring_features features = ring_features(ring);
-        print_ring(&features);
-        ring_free(ring);
-    }
-    if (st == STATUS_OK && cfg->redis.mode == REDIS_EXTERNAL) {
-        struct redis_address addr = { 0 };
-        uint16_t shards = 0;
-        st = redis_address_of(cfg, &addr, &error);
-        if (st == STATUS_OK)
-            st = redis_boot(cfg, &addr, &shards, &error);
-        if (st == STATUS_OK)
-            printf("redis\n  %-18s ok\n  %-18s %u\n", cfg->redis.url, "shards", shards);
-        redis_address_done(&addr);
-    }
-    if (st != STATUS_OK)
-        fprintf(stderr, "kilat: %.*s\n", SLICE_ARG(buf_slice(&error)));
-    buf_done(&error);
-    return st == STATUS_OK ? 0 : 1;
 }
