@@ -253,6 +253,13 @@ static void signatures_changed(void **state)
     jwt_keys_free(keys);
 }
 
+static void signatures_that_are_longer(void **state)
+{
+    static const char *const tokens[] = { RS256 "AAAA", ES256 "AAAA", EDDSA "AAAA" };
+    for (size_t i = 0; i < COUNT(tokens); i++)
+        assert_int_equal(verdict_with(SET(RSA "," EC "," ED), tokens[i]), JWT_BAD_SIGNATURE);
+}
+
 static void signed_parts_changed(void **state)
 {
     struct jwt_keys *keys = keys_of(SET(RSA "," EC));
@@ -702,6 +709,7 @@ int main(void)
         cmocka_unit_test(the_examples_of_rfc_7515),
         cmocka_unit_test(the_example_of_rfc_8037),
         cmocka_unit_test(signatures_changed),
+        cmocka_unit_test(signatures_that_are_longer),
         cmocka_unit_test(signed_parts_changed),
         cmocka_unit_test(algorithms_of_the_tokens_choice),
         cmocka_unit_test(tokens_without_a_signature),
