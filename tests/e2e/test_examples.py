@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configurations that the documentation shows, as they stand there: `kilat check` takes them, and
-the web host's does what its comments say."""
+"""The configurations that the documentation shows, as they stand there: `kilat check` takes them,
+and the web host's does what its comments say."""
 import pathlib
 import re
 import subprocess
@@ -38,7 +38,8 @@ def placed(text, folder):
 def check(folder, text):
     file = folder / "checked.conf"
     file.write_text(text)
-    return subprocess.run([binary(), "check", "-c", file], capture_output=True, text=True, timeout=60)
+    return subprocess.run([binary(), "check", "-c", file], capture_output=True, text=True,
+                          timeout=60)
 
 
 @pytest.mark.parametrize("text", [readme()] + [e.read_text() for e in EXAMPLES],

@@ -20,8 +20,8 @@ USER = "web@sender.test"
 
 
 class Load(threading.Thread):
-    """A client with one connection: short ones are made for each message, pooled ones are kept until
-    a 421 between two messages; anything else that goes wrong is a failure."""
+    """A client with one connection: short ones are made for each message, pooled ones are kept
+    until a 421 between two messages; anything else that goes wrong is a failure."""
 
     def __init__(self, number, balancer, ca, stop):
         super().__init__()
@@ -128,7 +128,8 @@ def test_drained_and_restarted_under_load(pair, mx):
     assert not failures, failures[:5]
     sent = sorted(s for c in clients for s in c.sent)
     assert len(sent) > 300 and all(c.sent for c in clients)
-    wait_until(lambda: len(mx.messages) >= len(sent), 60, lambda: f"{len(mx.messages)}/{len(sent)}")
+    wait_until(lambda: len(mx.messages) >= len(sent), 60,
+               lambda: f"{len(mx.messages)}/{len(sent)}")
     time.sleep(1)
     got = sorted(line[9:].decode() for m in mx.messages for line in m.content.split(b"\r\n")
                  if line.startswith(b"Subject: "))
@@ -136,3 +137,32 @@ def test_drained_and_restarted_under_load(pair, mx):
     by_host = {h: sum(f"by {h}.kilat.test".encode() in m.content for m in mx.messages) for h in "ab"}
     print(f"{len(sent)} messages, {sum(c.reconnects for c in clients)} reconnects, {by_host}")
     assert all(by_host.values())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_true_addresses(gateways, folder, mx, version):
+    """P-254, P-255, P-257: trust, Received and log go by the client's address, not HAProxy's."""
+    ca = Authority(folder / "ca")
+    ports = [free_port() for _ in range(3)]
+    settings = merged(secure(ca, mode="optional"), {
+        "route": {"*": smarthost(mx.port)}, "admin": {"bind": f"127.0.0.1:{ports[2]}"},
+        "log": {"level": "debug"}})
+    for listener, port in zip(("submission", "submissions"), ports):
+        settings["listener"][listener] |= {"bind": [f"127.0.0.1:{port}"],
+                                           "proxy_protocol": ["127.0.0.1/32"],
+                                           "networks": ["127.0.0.7/32"]}
+    kilat = gateways(**settings)
+    with HaProxy(folder / "haproxy", [tuple(ports)] * 2, version) as balancer:
+        with RawSmtp(balancer.port, source="127.0.0.7") as c:
+            c.hello()
+            assert queue_id(c.mail(message()))
+        with RawSmtp(balancer.tls_port, source="127.0.0.7") as c:
+            c.tls(ca.context()).hello()
+            assert queue_id(c.mail(message()))
+        with RawSmtp(balancer.port, source="127.0.0.8") as c:      # must authenticate
+            c.hello()
+            assert c.cmd("MAIL FROM:<from@sender.test>").code == 530
+    assert all(b"([127.0.0.7])" in m.content for m in mx.wait(2))
+    assert [e["client"].split(":")[0] for e in kilat.events("msg.accepted")] == ["127.0.0.7"] * 2
+    clients = {e["client"].split(":")[0] for e in kilat.events("session.open")}
+    assert clients == {"127.0.0.1", "127.0.0.7", "127.0.0.8"}      # .1: the fixture's own look

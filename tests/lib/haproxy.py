@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""haproxy - a load balancer in front of gateways, with the configuration of docs/load-balancer.md on
-free ports."""
+"""haproxy - a load balancer in front of gateways, with the configuration of docs/load-balancer.md
+on free ports."""
 import pathlib
 import re
 import subprocess
@@ -23,9 +23,10 @@ def documented_config():
 
 
 class HaProxy:
-    """gateways: [(submission port, submissions port, admin port)] of 127.0.0.1."""
+    """gateways: [(submission port, submissions port, admin port)] of 127.0.0.1. version: of the
+    PROXY header."""
 
-    def __init__(self, folder, gateways):
+    def __init__(self, folder, gateways, version=2):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port, self.tls_port = free_port(), free_port()
@@ -34,8 +35,10 @@ class HaProxy:
         text = re.sub(r"bind \S+?(:\d+)", r"bind 127.0.0.1\1", text)
         for number, (submission, submissions, admin) in enumerate(gateways, 1):
             for service, port in (("587", submission), ("465", submissions)):
-                text = re.sub(rf"server k{number} 10\.0\.0\.1{number}:{service}\b(.*)check port 2580",
-                              rf"server k{number} 127.0.0.1:{port}\1check port {admin}", text)
+                here = rf"server k{number} 10\.0\.0\.1{number}:{service}\b(.*)check port 2580"
+                text = re.sub(here, rf"server k{number} 127.0.0.1:{port}\1check port {admin}", text)
+        if version == 1:
+            text = text.replace("send-proxy-v2", "send-proxy")
         assert "10.0.0." not in text, text
         self.config = self.folder / "haproxy.cfg"
         self.config.write_text(text)
