@@ -78,8 +78,8 @@ need_postfix_tools() {
     done
 }
 
-# need_unpacked PACKAGE PROGRAM: a program of a package, in build/tools/bin, and not installed: these
-# packages would add accounts and services.
+# need_unpacked PACKAGE PROGRAM: a program of a package, in build/tools/bin, and not installed:
+# these packages would add accounts and services.
 need_unpacked() {
     local package=$1 program=$2 name=${2##*/}
     [ -x "$TOOLS/bin/$name" ] && return

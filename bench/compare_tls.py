@@ -7,13 +7,14 @@ P-256 certificate, the same disk, one core for the server's processes and the ot
     ./test tidy; bench/compare_tls.py [--repeat 3] [--json FILE]
 
 Needs what bench/compare_postfix.py needs, and the packages gcc, libssl-dev and openssl: the
-clients are a program on OpenSSL, built here, whose side of a handshake is cheaper than the server's.
+clients are a program on OpenSSL, built here, whose side of a handshake is cheaper than the
+server's.
 
     full        connect, EHLO, STARTTLS, full handshake, EHLO, QUIT
     resumed     the same with the session ticket of the client's last connection
     one         a 10 KiB message on each connection, STARTTLS, session resumed: 250 after an fsync
     kept        100 messages on each connection
-TLS 1.3 throughout. Beside them the limit: what BoringSSL's server side reaches in memory on one
+TLS 1.3, but for "resumed 1.2", where no key exchange is left to be done. Beside them the limit: what BoringSSL's server side reaches in memory on one
 core, for full and for resumed handshakes (bench/handshake_limit.c).
 """
 import argparse
@@ -37,6 +38,7 @@ CLIENTS = 100
 SCENARIOS = {
     "full": ((20_000, 5_000), 0, []),
     "resumed": ((40_000, 5_000), 0, ["-r"]),
+    "resumed 1.2": ((60_000, 5_000), 0, ["-r", "-2"]),
     "one": ((30_000, 5_000), 1, ["-r"]),
     "kept": ((500, 100), 100, []),
 }
@@ -129,7 +131,8 @@ def measure(system_class, scenario, folder, certificate, key):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Kilat and Postfix over TLS; see the top of this file.")
+    parser = argparse.ArgumentParser(
+        description="Kilat and Postfix over TLS; see the top of this file.")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", help="scenarios such as \"full,kept\"")
     parser.add_argument("--build", default="build")

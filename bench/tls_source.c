@@ -102,7 +102,7 @@ static void make_content(void)
     snprintf(envelope, sizeof envelope, "MAIL FROM:<%s>\r\nRCPT TO:<%s>\r\nDATA\r\n", opt.from,
              opt.to);
     content = malloc(opt.size + 1024);
-    content_len = (size_t)sprintf(content, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n\r\n",
+    content_len = (size_t)snprintf(content, 1024, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n\r\n",
                                   opt.from, opt.to);
     while (content_len + sizeof line <= opt.size) {
         memcpy(content + content_len, line, sizeof line - 1);

@@ -134,7 +134,8 @@ def test_drained_and_restarted_under_load(pair, mx):
     got = sorted(line[9:].decode() for m in mx.messages for line in m.content.split(b"\r\n")
                  if line.startswith(b"Subject: "))
     assert got == sent
-    by_host = {h: sum(f"by {h}.kilat.test".encode() in m.content for m in mx.messages) for h in "ab"}
+    by_host = {host: sum(f"by {host}.kilat.test".encode() in m.content for m in mx.messages)
+               for host in "ab"}
     print(f"{len(sent)} messages, {sum(c.reconnects for c in clients)} reconnects, {by_host}")
     assert all(by_host.values())
 

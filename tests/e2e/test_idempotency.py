@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Submission that may be repeated: the same X-Idempotency-Key (or Message-ID and envelope) gets the same
-250 and one mail leaves; another body under the key is refused; whatever is cut or killed between.
+Submission that may be repeated: the same X-Idempotency-Key (or Message-ID and envelope) gets the
+same 250 and one mail leaves; another body under the key is refused; whatever is cut or killed
+between.
 """
 
 import socket

@@ -98,9 +98,10 @@ def test_health_check(kilat):
     assert not [e for e in kilat.log() if e["level"] in ("warn", "error")]
 
 
-@pytest.mark.parametrize("octets", [b"EHLO client.test\r\n", b"PROXY TCP4 1.2.3.4\r\n", b"\x16\x03\x01",
-                                    v1("999.1.1.1"), b"PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
-                                    SIGNATURE + b"\x31\x11\0\x0c" + b"\0" * 12, b"PROXY" + b"x" * 200, b""])
+@pytest.mark.parametrize("octets", [
+    b"EHLO client.test\r\n", b"PROXY TCP4 1.2.3.4\r\n", b"\x16\x03\x01", v1("999.1.1.1"),
+    b"PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n", SIGNATURE + b"\x31\x11\0\x0c" + b"\0" * 12,
+    b"PROXY" + b"x" * 200, b""])
 def test_no_header_no_word(kilat, octets):
     """P-256: closed without a banner, at once or when the time is over."""
     with RawSmtp(kilat.ports["submission"], timeout=5) as c:

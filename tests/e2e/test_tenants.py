@@ -43,7 +43,8 @@ def test_senders(make, ca, mx):
                   "own": ["--tenant", "acme", "--sender", "one@own.test"],
                   "me@self.test": ["--tenant", "other"]})
     refused = 0
-    for user, good, bad in (("web", ["a@acme.test", "b@x.acme.test"], ["a@other.test", "a@acme.test.evil"]),
+    for user, good, bad in (("web", ["a@acme.test", "b@x.acme.test"],
+                             ["a@other.test", "a@acme.test.evil"]),
                             ("own", ["one@own.test"], ["two@own.test", "a@acme.test"]),
                             ("me@self.test", ["me@self.test", "me@SELF.test"], ["you@self.test"])):
         with login(kilat, ca, user) as c:
@@ -159,7 +160,8 @@ def test_nobody_relays_unauthenticated(make, ca):
             if port == "submissions":
                 c.tls(ca.context())
             c.hello()
-            for line in ("MAIL FROM:<a@acme.test>", "MAIL FROM:<>", "MAIL FROM:<a@acme.test> AUTH=<>"):
+            for line in ("MAIL FROM:<a@acme.test>", "MAIL FROM:<>",
+                         "MAIL FROM:<a@acme.test> AUTH=<>"):
                 assert c.cmd(line).code == 530
             assert c.cmd("RCPT TO:<x@rcpt.test>").code == 503
             assert c.cmd("DATA").code == 503

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many sessions over TLS at once, in one process: what an idle one costs, and that all of them work."""
+"""Many sessions over TLS at once, in one process: what an idle one costs, and that all work."""
 import resource
 import socket
 import ssl

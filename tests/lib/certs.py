@@ -18,7 +18,8 @@ class Authority:
         self.cert, self.key = self.folder / "ca.pem", self.folder / "ca.key"
         self.serial = 1
         _openssl("req", "-x509", *_new_key("ec"), "-nodes", "-keyout", self.key, "-out", self.cert,
-                 "-days", "2", "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE",
+                 "-days", "2", "-subj", f"/CN={name}",
+                 "-addext", "basicConstraints=critical,CA:TRUE",
                  "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
     def issue(self, *names, kind="ec", days=2, email=None, file=None):
