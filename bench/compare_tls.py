@@ -14,8 +14,9 @@ server's.
     resumed     the same with the session ticket of the client's last connection
     one         a 10 KiB message on each connection, STARTTLS, session resumed: 250 after an fsync
     kept        100 messages on each connection
-TLS 1.3, but for "resumed 1.2", where no key exchange is left to be done. Beside them the limit: what BoringSSL's server side reaches in memory on one
-core, for full and for resumed handshakes (bench/handshake_limit.c).
+TLS 1.3, but for "resumed 1.2", where no key exchange is left to be done. Beside them the limit:
+what BoringSSL's server side reaches in memory on one core, for full and for resumed handshakes
+(bench/handshake_limit.c).
 """
 import argparse
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`kilat user` as an operator meets it: pipes, terminals, a running gateway. AUTH itself: test_auth."""
+"""`kilat user` as an operator meets it: pipes, terminals, a running gateway. AUTH: test_auth."""
 import json
 import os
 import pty
