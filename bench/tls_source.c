@@ -103,7 +103,7 @@ static void make_content(void)
              opt.to);
     content = malloc(opt.size + 1024);
     content_len = (size_t)snprintf(content, 1024, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n\r\n",
-                                  opt.from, opt.to);
+                                   opt.from, opt.to);
     while (content_len + sizeof line <= opt.size) {
         memcpy(content + content_len, line, sizeof line - 1);
         content_len += sizeof line - 1;
