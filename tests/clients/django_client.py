@@ -15,7 +15,7 @@ settings.configure(
     EMAIL_USE_TLS=env["MAIL_TLS"] != "implicit",
     EMAIL_USE_SSL=env["MAIL_TLS"] == "implicit",
 )
-mail = EmailMessage("Selamat pagi ☀ Django", "Isi pesan: ä ö ü ☀\n", env["MAIL_FROM"],
+mail = EmailMessage(env["MAIL_SUBJECT"], env["MAIL_BODY"], env["MAIL_FROM"],
                     [env["MAIL_TO1"], env["MAIL_TO2"]])
-mail.attach("a.bin", b"attached octets", "application/octet-stream")
+mail.attach_file(env["MAIL_FILE"], "application/octet-stream")
 assert mail.send() == 1

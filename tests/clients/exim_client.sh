@@ -5,14 +5,16 @@
 set -e
 [ "$MAIL_TLS" = implicit ] && protocol="protocol = smtps" || protocol=
 exim=$(readlink -f "$(command -v "${EXIM:-exim4}")")
-mkdir -p "$MAIL_DIR/exim"
+rm -rf "$MAIL_DIR/exim" && mkdir "$MAIL_DIR/exim"
 [ "$(id -u)" = 0 ] && uid=65534 gid=65534 || { uid=$(id -u) gid=$(id -g); }
-chmod 755 "$MAIL_DIR" "$(dirname "$MAIL_CA")" && chown -R "$uid:$gid" "$MAIL_DIR/exim"
-# Exim insists on the user that its package makes; here it may be unpacked only. In a mount namespace
-# of our own there is one.
+chmod 755 "$(dirname "$MAIL_DIR")" "$MAIL_DIR" "$(dirname "$MAIL_CA")"
+chown -R "$uid:$gid" "$MAIL_DIR/exim"
+# Exim insists on the user that its package makes; here it may be unpacked only. In a mount
+# namespace of our own there is one.
 if ! id Debian-exim >/dev/null 2>&1; then
     if [ -z "$MAIL_INSIDE" ]; then
-        { cat /etc/passwd; echo "Debian-exim:x:$uid:$gid::/nonexistent:/bin/false"; } >"$MAIL_DIR/passwd"
+        user=Debian-exim:x:$uid:$gid::/nonexistent:/bin/false
+        { cat /etc/passwd; echo "$user"; } >"$MAIL_DIR/passwd"
         { cat /etc/group; echo "Debian-exim:x:$gid:"; } >"$MAIL_DIR/group"
         MAIL_INSIDE=1 exec unshare -m "$0"
     fi
@@ -55,7 +57,5 @@ plain:
   public_name = PLAIN
   client_send = ^$MAIL_USER^$MAIL_PASSWORD
 CONF
-printf 'From: %s\nTo: %s, %s\nSubject: =?utf-8?B?4piA?= exim\nContent-Type: text/plain; charset=utf-8\n\nIsi pesan: ä ö ü ☀\n' \
-    "$MAIL_FROM" "$MAIL_TO1" "$MAIL_TO2" |
-    $exim -C "$MAIL_DIR/exim.conf" -odf -f "$MAIL_FROM" "$MAIL_TO1" "$MAIL_TO2"
+$exim -C "$MAIL_DIR/exim.conf" -odf -oi -f "$MAIL_FROM" "$MAIL_TO1" "$MAIL_TO2" <"$MAIL_EML"
 grep -q ' Completed' "$MAIL_DIR/exim/mainlog" || { cat "$MAIL_DIR/exim/mainlog" >&2; exit 1; }

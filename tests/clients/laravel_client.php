@@ -1,6 +1,7 @@
 <?php
 // SPDX-License-Identifier: Apache-2.0
-// Laravel's mailer (illuminate/mail) with the `smtp` array of config/mail.php, outside of a whole site.
+// Laravel's mailer (illuminate/mail) with the `smtp` array of config/mail.php, outside of a whole
+// site.
 require 'Egulias/EmailValidator/autoload.php';
 require 'Illuminate/Config/autoload.php';
 require 'Illuminate/Events/autoload.php';
@@ -35,8 +36,8 @@ $app->instance('view', new class implements Illuminate\Contracts\View\Factory {
     public function addNamespace($namespace, $hints) {}
     public function replaceNamespace($namespace, $hints) {}
 });
-(new MailManager($app))->mailer()->raw("Isi pesan: ä ö ü ☀\n", function ($message) {
+(new MailManager($app))->mailer()->raw(getenv('MAIL_BODY'), function ($message) {
     $message->to([getenv('MAIL_TO1'), getenv('MAIL_TO2')])
-            ->subject('Selamat pagi ☀ Laravel')
-            ->attachData('attached octets', 'a.bin');
+            ->subject(getenv('MAIL_SUBJECT'))
+            ->attach(getenv('MAIL_FILE'));
 });

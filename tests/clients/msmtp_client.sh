@@ -20,5 +20,4 @@ password $MAIL_PASSWORD
 account default : kilat
 CONF
 chmod 600 "$MAIL_DIR/msmtprc"
-printf 'From: %s\nTo: %s, %s\nSubject: =?utf-8?B?4piA?= msmtp\nContent-Type: text/plain; charset=utf-8\n\nIsi pesan: ä ö ü ☀\n' \
-    "$MAIL_FROM" "$MAIL_TO1" "$MAIL_TO2" | msmtp -C "$MAIL_DIR/msmtprc" "$MAIL_TO1" "$MAIL_TO2"
+exec msmtp -C "$MAIL_DIR/msmtprc" "$MAIL_TO1" "$MAIL_TO2" <"$MAIL_EML"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// nodemailer with a pool: several messages over few connections, which stay open in between.
+// nodemailer with a pool: three messages, one after the other, over a connection that stays open.
 "use strict";
 const nodemailer = require("nodemailer");
 
@@ -13,13 +13,20 @@ const transport = nodemailer.createTransport({
     auth: { user: env.MAIL_USER, pass: env.MAIL_PASSWORD },
 });
 
-transport.sendMail({
-    from: env.MAIL_FROM,
-    to: [env.MAIL_TO1, env.MAIL_TO2],
-    subject: "Selamat pagi ☀ nodemailer",
-    text: "Isi pesan: ä ö ü ☀\n",
-    attachments: [{ filename: "a.bin", content: "attached octets" }],
-}).then(() => transport.close(), (error) => {
+async function main() {
+    for (let i = 0; i < 3; i++) {
+        await transport.sendMail({
+            from: env.MAIL_FROM,
+            to: [env.MAIL_TO1, env.MAIL_TO2],
+            subject: env.MAIL_SUBJECT,
+            text: env.MAIL_BODY,
+            attachments: [{ path: env.MAIL_FILE }],
+        });
+    }
+    transport.close();
+}
+
+main().catch((error) => {
     console.error(error);
     process.exit(1);
 });

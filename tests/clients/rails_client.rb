@@ -16,10 +16,10 @@ ActionMailer::Base.smtp_settings = {
 
 class Greeting < ActionMailer::Base
   def hello
-    attachments["a.bin"] = "attached octets"
+    attachments["a.bin"] = File.binread(ENV["MAIL_FILE"])
     mail(from: ENV["MAIL_FROM"], to: [ENV["MAIL_TO1"], ENV["MAIL_TO2"]],
-         subject: "Selamat pagi ☀ Rails") do |format|
-      format.text { render plain: "Isi pesan: ä ö ü ☀\n" }
+         subject: ENV["MAIL_SUBJECT"]) do |format|
+      format.text { render plain: ENV["MAIL_BODY"] }
     end
   end
 end

@@ -2,18 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Python's smtplib and email.message, as their documentation shows them."""
 import os
+import pathlib
 import smtplib
 import ssl
 from email.message import EmailMessage
 
 env = os.environ
 msg = EmailMessage()
-msg["Subject"] = "Selamat pagi ☀ smtplib"
+msg["Subject"] = env["MAIL_SUBJECT"]
 msg["From"] = env["MAIL_FROM"]
 msg["To"] = [env["MAIL_TO1"], env["MAIL_TO2"]]
-msg.set_content("Isi pesan: ä ö ü ☀\n")
-msg.add_attachment(b"attached octets \x00\x01\xff", maintype="application", subtype="octet-stream",
-                   filename="a.bin")
+msg.set_content(env["MAIL_BODY"])
+msg.add_attachment(pathlib.Path(env["MAIL_FILE"]).read_bytes(), maintype="application",
+                   subtype="octet-stream", filename="a.bin")
 
 context = ssl.create_default_context()      # SSL_CERT_FILE names the authority in the test
 host, port = env["MAIL_HOST"], int(env["MAIL_PORT"])

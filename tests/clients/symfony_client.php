@@ -13,6 +13,6 @@ $mailer = new Mailer(Transport::fromDsn($dsn));
 $mailer->send((new Email())
     ->from(getenv('MAIL_FROM'))
     ->to(getenv('MAIL_TO1'), getenv('MAIL_TO2'))
-    ->subject('Selamat pagi ☀ Symfony')
-    ->text("Isi pesan: ä ö ü ☀\n")
-    ->attach('attached octets', 'a.bin'));
+    ->subject(getenv('MAIL_SUBJECT'))
+    ->text(getenv('MAIL_BODY'))
+    ->attachFromPath(getenv('MAIL_FILE')));

@@ -2,8 +2,12 @@
 """The clients people use whose packages are small; all of them: tests/clients/run."""
 import pytest
 
-from clients.scene import Scene
+from clients.scene import MODES, Scene
 from clients.table import CLIENTS
+
+each_client = pytest.mark.parametrize("client", [c for c in CLIENTS if c.small],
+                                      ids=lambda c: c.name)
+each_mode = pytest.mark.parametrize("mode", MODES)
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +16,22 @@ def scene(module_folder):
         yield s
 
 
-@pytest.mark.parametrize("mode", ["starttls", "implicit"])
-@pytest.mark.parametrize("client", [c for c in CLIENTS if c.small], ids=lambda c: c.name)
+@each_mode
+@each_client
 def test_client(scene, client, mode):
     scene.send(client, mode)
+
+
+@each_mode
+@each_client
+def test_strange_certificate(scene, client, mode):
+    scene.refuses_certificate(client, mode)
+
+
+@each_client
+def test_wrong_password(scene, client):
+    scene.reports_password(client, "starttls")
+
+
+def test_each_came_once(scene):
+    scene.finish()
