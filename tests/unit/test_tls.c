@@ -27,7 +27,8 @@ static char *in_dir(const char *name)
     static char paths[32][96];
     static unsigned next;
     char *path = paths[next++ % ARRAY_LEN(paths)];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
+    int len = snprintf(path, sizeof paths[0], "%s/%s", dir, name);
+    assert_true(len > 0 && (size_t)len < sizeof paths[0]);
     return path;
 }
 
