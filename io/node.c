@@ -320,12 +320,9 @@ static const char *not_ready(void *ctx)
     struct node *n = ctx;
     if (atomic_load(&n->is_draining))
         return "draining";
-    static const char *const names[] = {
-        [WORKER_READY] = NULL, [WORKER_NO_REDIS] = "redis", [WORKER_OVERLOADED] = "overload"
-    };
     for (uint32_t i = 0; i < n->worker_count; i++) {
-        const char *name =
-            names[atomic_load_explicit(&n->workers[i].trouble, memory_order_relaxed)];
+        int trouble = atomic_load_explicit(&n->workers[i].trouble, memory_order_relaxed);
+        const char *name = worker_trouble_name((enum worker_trouble)trouble);
         if (name)
             return name;
     }

@@ -24,10 +24,9 @@
 #define GATHER_MAX    64
 #define LOAD_HIGH     90 /* percent of a limit at which /readyz turns false */
 #define LOAD_CALM     70 /* ... and below which it is true again */
-#define COMMIT_AGE_SHARE                                                                           \
-    3 /* the oldest commit may be this part of limits.commit_timeout old before it counts as full  \
-       */
-#define QUIET_TURNS 200 /* turns of 10 ms that the last connections get to end */
+/* The oldest commit may be this part of limits.commit_timeout old before it counts as full. */
+#define COMMIT_AGE_SHARE 3
+#define QUIET_TURNS      200 /* turns of 10 ms that the last connections get to end */
 
 static void fill_random(void *ctx, void *out, size_t len)
 {
@@ -130,6 +129,30 @@ static enum worker_trouble trouble_of(const struct worker *w)
                                                                   : WORKER_READY;
 }
 
+const char *worker_trouble_name(enum worker_trouble trouble)
+{
+    static const char *const names[] = {
+        [WORKER_READY] = NULL, [WORKER_NO_REDIS] = "redis", [WORKER_OVERLOADED] = "overload"
+    };
+    return names[trouble];
+}
+
+/* Tells /readyz, and the log once for each change. */
+static void update_trouble(struct worker *w)
+{
+    enum worker_trouble trouble = trouble_of(w);
+    if ((int)trouble == atomic_load_explicit(&w->trouble, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&w->trouble, trouble, memory_order_relaxed);
+    bool is_ready = trouble == WORKER_READY;
+    log_begin(&w->log, is_ready ? LOG_INFO : LOG_WARN,
+              is_ready ? "worker.ready" : "worker.not_ready");
+    log_num(&w->log, "worker", w->id);
+    if (!is_ready)
+        log_str(&w->log, "reason", slice_str(worker_trouble_name(trouble)));
+    log_end(&w->log);
+}
+
 static void update_gauges(struct worker *w)
 {
     metrics_add(&w->metrics, METRIC_LOOP_TURNS_TOTAL, 1);
@@ -137,7 +160,6 @@ static void update_gauges(struct worker *w)
     metrics_set(&w->metrics, METRIC_DELIVERIES_HELD, relay_held(w->relay));
     metrics_set(&w->metrics, METRIC_MEMORY_CONTENT_BYTES, (int64_t)w->budget.used);
     metrics_set(&w->metrics, METRIC_LOG_DROPPED_TOTAL, (int64_t)w->log.dropped);
-    atomic_store_explicit(&w->trouble, trouble_of(w), memory_order_relaxed);
     if (w->now.mono_ms >= w->calm_at_ms) {
         ring_buffers_calm(w->ring);
         w->calm_at_ms = w->now.mono_ms + CALM_EVERY_MS;
@@ -152,6 +174,7 @@ static bool end_turn(struct worker *w)
     relay_pump(w->relay);
     queue_pump(w->queue);
     bool more = conn_table_flush(&w->conns);
+    update_trouble(w);
     log_sink_pump(&w->sink);
     update_gauges(w);
     return more;

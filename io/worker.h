@@ -35,6 +35,7 @@ enum worker_trouble {
     WORKER_NO_REDIS,
     WORKER_OVERLOADED, /* sessions, content memory or the commit are near their limits */
 };
+const char *worker_trouble_name(enum worker_trouble trouble); /* NULL: ready */
 
 /* A bound and listening socket of this worker. */
 struct worker_listener {

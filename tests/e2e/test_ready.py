@@ -32,6 +32,7 @@ def test_overload_by_sessions(gateways):
     for c in held[4:8]:
         c.sock.close()
     wait_until(lambda: ready(kilat) is True, 5)
+    assert [e["reason"] for e in kilat.events("worker.not_ready")] == ["overload"]
     for c in held[8:]:
         c.sock.close()
 
@@ -70,3 +71,31 @@ def test_notice(gateways):
         wait_until(lambda: kilat.events("worker.drain"), 10)
         assert old.reply().code == 421
     assert kilat.process.wait(20) == 0
+
+
+def test_second_signal(gateways):
+    """Ends the process at once, in the midst of the notice; what was accepted is still there."""
+    kilat = gateways(limits={"drain_notice": "60s"})
+    sent = queue_id(send(kilat.port, message()))
+    kilat.process.send_signal(signal.SIGTERM)
+    kilat.wait_event("serve.notice")
+    kilat.process.send_signal(signal.SIGTERM)
+    assert kilat.process.wait(5) == 128 + signal.SIGTERM
+    kilat.reconfigure(limits={"drain_notice": 0})
+    kilat.start()
+    assert sent in kilat.queue("list")
+
+
+def test_overload_by_content(gateways):
+    """Near limits.content_memory_max it is "overload" before MAIL is answered 452."""
+    kilat = gateways(workers=1, limits={"content_memory_max": "1m"},
+                     queue={"stream_size": "16m", "lease": "2s"})
+    with RawSmtp(kilat.port) as c:
+        c.hello()
+        for line, code in (("MAIL FROM:<a@b.test>", 250), ("RCPT TO:<c@d.test>", 250),
+                           ("DATA", 354)):
+            assert c.cmd(line).code == code
+        content = message(1100 * 1000)
+        c.send(content[:980 * 1000])
+        wait_until(lambda: ready(kilat) is not True, 5)
+        assert "overload" in ready(kilat)
