@@ -5,22 +5,26 @@
 set -e
 [ "$MAIL_TLS" = implicit ] && protocol="protocol = smtps" || protocol=
 exim=$(readlink -f "$(command -v "${EXIM:-exim4}")")
-rm -rf "$MAIL_DIR/exim" && mkdir "$MAIL_DIR/exim"
-[ "$(id -u)" = 0 ] && uid=65534 gid=65534 || { uid=$(id -u) gid=$(id -g); }
-chmod 755 "$(dirname "$MAIL_DIR")" "$MAIL_DIR" "$(dirname "$MAIL_CA")"
-chown -R "$uid:$gid" "$MAIL_DIR/exim"
 # Exim insists on the user that its package makes; here it may be unpacked only. In a mount
-# namespace of our own there is one.
-if ! id Debian-exim >/dev/null 2>&1; then
-    if [ -z "$MAIL_INSIDE" ]; then
-        user=Debian-exim:x:$uid:$gid::/nonexistent:/bin/false
-        { cat /etc/passwd; echo "$user"; } >"$MAIL_DIR/passwd"
-        { cat /etc/group; echo "Debian-exim:x:$gid:"; } >"$MAIL_DIR/group"
-        MAIL_INSIDE=1 exec unshare -m "$0"
-    fi
+# namespace of our own there is one. Who is not root becomes so for the mounts, by a user namespace,
+# and is himself again in another.
+case $STAGE in
+"")
+    [ "$(id -u)" = 0 ] && uid=65534 gid=65534 map= || { uid=$(id -u) gid=$(id -g) map=-r; }
+    rm -rf "$MAIL_DIR/exim" && mkdir "$MAIL_DIR/exim"
+    chmod 755 "$(dirname "$MAIL_DIR")" "$MAIL_DIR" "$(dirname "$MAIL_CA")"
+    chown "$uid:$gid" "$MAIL_DIR/exim"
+    { cat /etc/passwd; echo "Debian-exim:x:$uid:$gid::/:/bin/false"; } >"$MAIL_DIR/passwd"
+    { cat /etc/group; echo "Debian-exim:x:$gid:"; } >"$MAIL_DIR/group"
+    export uid gid map
+    id Debian-exim >/dev/null 2>&1 || STAGE=mount exec unshare -m $map "$0"
+    ;;
+mount)
     mount --bind "$MAIL_DIR/passwd" /etc/passwd
     mount --bind "$MAIL_DIR/group" /etc/group
-fi
+    [ -z "$map" ] || STAGE=send exec unshare -U --map-user="$uid" --map-group="$gid" "$0"
+    ;;
+esac
 cat >"$MAIL_DIR/exim.conf" <<CONF
 primary_hostname = cpanel.test
 exim_path = $exim
