@@ -50,7 +50,7 @@ static struct smtp_service service_of(const struct submit_driver *d,
                                       const struct config_listener *l)
 {
     return (struct smtp_service){
-        .server = &d->server,
+        .server = &d->servers[l->hide_client],
         .tls = l->tls,
         .auth = l->auth,
         .auth_without_tls = l->auth_without_tls,
@@ -63,17 +63,23 @@ static struct smtp_service service_of(const struct submit_driver *d,
     };
 }
 
-struct submit_driver *submit_new(struct worker *w)
+static struct smtp_server server_of(struct worker *w)
 {
-    struct submit_driver *d = mem_zalloc(sizeof *d);
-    d->w = w;
-    d->server = (struct smtp_server){
+    return (struct smtp_server){
         .limits = limits_of(w->cfg),
         .hostname = slice_str(w->cfg->hostname),
         .entropy = &w->entropy,
         .metrics = &w->metrics,
         .budget = &w->budget,
     };
+}
+
+struct submit_driver *submit_new(struct worker *w)
+{
+    struct submit_driver *d = mem_zalloc(sizeof *d);
+    d->w = w;
+    d->servers[0] = d->servers[1] = server_of(w);
+    d->servers[1].hides_client = true;
     d->services = mem_zalloc((w->listener_count + 1) * sizeof *d->services);
     for (size_t i = 0; i < w->listener_count; i++)
         d->services[i] = service_of(d, w->listeners[i].cfg);
@@ -157,28 +163,24 @@ static const struct conn_events refused_events = {
 };
 
 /* No session is free: the client is told so and may come back (P-16). */
-static void refuse(struct submit_driver *d, struct ring_socket socket, enum reply_id why)
+static void refuse(struct submit_driver *d, struct ring_socket socket,
+                   const struct accept_slot *slot, enum reply_id why)
 {
-    metrics_add(&d->w->metrics, METRIC_SESSIONS_REFUSED_TOTAL, 1);
     struct conn *c = conn_adopt(&d->w->conns, socket, &refused_events, NULL);
     if (!c) {
+        metrics_add(&d->w->metrics, METRIC_SESSIONS_REFUSED_TOTAL, 1);
         ring_close(d->w->ring, socket);
         wheel_set(&d->w->wheel, &d->accept_pause, d->w->now.mono_ms + ACCEPT_PAUSE_MS);
         return;
     }
-    struct buf line;
-    buf_init(&line, 512);
-    must(reply_write(&line, why) == STATUS_OK);
-    gather_copy(conn_out(c), buf_slice(&line));
-    buf_done(&line);
-    conn_finish(c);
+    submission_dismiss(d->w, c, d->w->listeners[slot->listener].cfg, why);
 }
 
 static void open_or_refuse(struct submit_driver *d, struct ring_socket socket,
                            const struct accept_slot *slot)
 {
     if (!submission_open(d, socket, slot))
-        refuse(d, socket, REPLY_BUSY);
+        refuse(d, socket, slot, REPLY_BUSY);
 }
 
 static void on_accept(void *ctx, const struct ring_done *done)
@@ -189,9 +191,9 @@ static void on_accept(void *ctx, const struct ring_done *done)
     if (done->result >= 0) {
         struct ring_socket socket = { done->result, ring_features(d->w->ring).direct_sockets };
         if (d->w->is_draining)
-            refuse(d, socket, REPLY_SHUTTING_DOWN);
+            refuse(d, socket, slot, REPLY_SHUTTING_DOWN);
         else if (d->session_count >= d->session_max)
-            refuse(d, socket, REPLY_BUSY);
+            refuse(d, socket, slot, REPLY_BUSY);
         else
             open_or_refuse(d, socket, slot);
     } else if (done->result == -ENFILE || done->result == -EMFILE || done->result == -ENOMEM ||
@@ -223,7 +225,7 @@ static void stop_accepting(struct submit_driver *d)
 
 void submit_drain(struct submit_driver *d)
 {
-    d->server.is_draining = true;
+    d->servers[0].is_draining = d->servers[1].is_draining = true;
     stop_accepting(d);
     list_for_each_safe (node, &d->sessions) {
         struct submission *s = list_entry(node, struct submission, node);

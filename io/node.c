@@ -9,6 +9,7 @@
  */
 #include "io/node.h"
 #include "core/base/must.h"
+#include "io/address_caps.h"
 #include "io/admin.h"
 #include "io/authenticator.h"
 #include "io/node_private.h"
@@ -43,6 +44,7 @@ struct node {
     struct tls_store *tls;             /* owned; NULL: no listener encrypts */
     struct auth_shared *auth;          /* owned; NULL: no listener has AUTH */
     _Atomic uint32_t *tenant_sessions; /* owned; one for each tenant */
+    struct address_caps *address_caps; /* owned; NULL: no address is limited */
     struct admin *admin;               /* owned; NULL without an admin port */
     const struct metrics **sets;
     int log_fd;
@@ -309,6 +311,7 @@ static enum status prepare_workers(struct node *n)
         n->workers[i].tls = n->tls;
         n->workers[i].auth_shared = n->auth;
         n->workers[i].tenant_sessions = n->tenant_sessions;
+        n->workers[i].address_caps = n->address_caps;
         n->sets[i] = &n->workers[i].metrics;
     }
     free(sets);
@@ -481,12 +484,20 @@ static int serve_prepared(struct node *n, const sigset_t *signals)
     return code;
 }
 
+static struct address_caps *make_address_caps(const struct config *cfg)
+{
+    struct address_limits limits = { .sessions = cfg->limits.sessions_per_address,
+                                     .per_second = cfg->tls.handshakes_per_address };
+    return address_caps_new(&limits, cfg->limits.sessions_max);
+}
+
 static void node_init(struct node *n, const struct config *cfg)
 {
     *n = (struct node){ .cfg = cfg, .worker_count = node_worker_count(cfg), .log_fd = -1 };
     n->workers = mem_zalloc(n->worker_count * sizeof *n->workers);
     n->sets = mem_zalloc(n->worker_count * sizeof *n->sets);
     n->tenant_sessions = mem_zalloc((cfg->tenant_count + 1) * sizeof *n->tenant_sessions);
+    n->address_caps = make_address_caps(cfg);
     buf_init(&n->error, ERROR_MAX);
 }
 
@@ -507,6 +518,7 @@ static void node_done(struct node *n)
     auth_shared_free(n->auth);
     tls_store_free(n->tls);
     free((void *)n->tenant_sessions);
+    address_caps_free(n->address_caps);
     free(n->workers);
     free(n->sets);
 }

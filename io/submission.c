@@ -5,19 +5,22 @@
  * On a listener with proxy_protocol the first octets are a PROXY header, which must be whole within
  * limits.proxy_timeout; only then there is a session, under the address that the header carries
  * (P-254 to P-257). A connection that brings none is closed without a word: there is nobody on that
- * port but load balancers.
+ * port but load balancers. An address that has as many sessions as it may, or begins too many
+ * handshakes, is turned away here too (io/address_caps.h).
  *
  * After every event the session's replies are handed to the connection, and what it waits for is
  * started. While it waits it is blocked; the answer unblocks it.
  */
 #include "io/submission.h"
 #include "core/base/must.h"
+#include "io/address_caps.h"
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* Octets of replies unsent above which reading stops (P-112). */
-#define OUT_HIGH (128 * 1024)
+#define OUT_HIGH      (128 * 1024)
+#define DISMISSAL_MAX 512 /* octets of the one reply to who gets no session */
 
 static const struct conn_events session_events;
 
@@ -94,12 +97,59 @@ static const struct smtp_service *service_of(const struct submission *s, size_t 
     return &s->d->services[listener];
 }
 
+/* P-116, P-135. A peer that speaks for others has as many sessions as they have. */
+static enum address_verdict count_address(struct submission *s, const struct sockaddr *addr,
+                                          const struct smtp_peer *peer)
+{
+    struct worker *w = s->d->w;
+    if (peer->may_xclient)
+        return ADDRESS_WELCOME;
+    return address_caps_enter(w->address_caps, addr, s->listener->tls != TLS_OFF, w->now.mono_ms,
+                              &s->address_ticket);
+}
+
+void submission_dismiss(struct worker *w, struct conn *c, const struct config_listener *l,
+                        enum reply_id why)
+{
+    struct buf line;
+    metrics_add(&w->metrics, METRIC_SESSIONS_REFUSED_TOTAL, 1);
+    if (l->tls == TLS_IMPLICIT) {
+        conn_close(c);
+        return;
+    }
+    buf_init(&line, DISMISSAL_MAX);
+    must(reply_write(&line, why) == STATUS_OK);
+    gather_copy(conn_out(c), buf_slice(&line));
+    buf_done(&line);
+    conn_finish(c);
+}
+
+/* Before a session is made of it, and before a handshake is paid for. */
+static void turn_away(struct submission *s, enum address_verdict why)
+{
+    bool is_many = why == ADDRESS_TOO_MANY;
+    s->session.end_reason = is_many ? "address-sessions" : "address-rate";
+    s->is_over = true;
+    wheel_clear(&s->d->w->wheel, &s->timer);
+    submission_dismiss(s->d->w, s->conn, s->listener,
+                       is_many ? REPLY_ADDRESS_BUSY : REPLY_ADDRESS_FAST);
+}
+
+/* Without is_client addr is that of a load balancer, which looks whether we live and is not
+ * counted. */
 static void greet(struct submission *s, const struct smtp_service *service,
-                  const struct sockaddr_storage *addr)
+                  const struct sockaddr_storage *addr, bool is_client)
 {
     struct worker *w = s->d->w;
     format_client(addr, s->client);
     struct smtp_peer peer = judge(s, (const struct sockaddr *)addr);
+    enum address_verdict verdict = ADDRESS_WELCOME;
+    if (is_client)
+        verdict = count_address(s, (const struct sockaddr *)addr, &peer);
+    if (verdict != ADDRESS_WELCOME) {
+        turn_away(s, verdict);
+        return;
+    }
     if (peer.is_refused)
         metrics_add(&w->metrics, METRIC_SESSIONS_REFUSED_TOTAL, 1);
     smtp_session_init(&s->session, service, &peer, &w->now);
@@ -163,16 +213,17 @@ bool submission_open(struct submit_driver *d, struct ring_socket socket,
     if (expects_proxy(s))
         open_door(s, &slot->addr);
     else
-        greet(s, s->session.service, &slot->addr);
+        greet(s, s->session.service, &slot->addr, true);
     return true;
 }
 
-/* A header that names nobody is a health check: the connection's own address counts (P-257). */
+/* A header that names nobody is a health check: it goes by the connection's own address (P-257). */
 static void pass_door(struct submission *s, const struct proxy_header *header)
 {
-    struct sockaddr_storage addr = header->has_source ? header->source : s->door->addr;
+    bool is_client = header->has_source;
+    struct sockaddr_storage addr = is_client ? header->source : s->door->addr;
     close_door(s);
-    greet(s, s->session.service, &addr);
+    greet(s, s->session.service, &addr, is_client);
 }
 
 /* Takes the octets of the header and none behind it. */
@@ -370,6 +421,7 @@ static void on_closed(struct conn *c)
     }
     submission_stream_done(s);
     submission_forget_asks(s);
+    address_caps_leave(d->w->address_caps, s->address_ticket);
     if (s->is_busy)
         d->busy--;
     wheel_clear(&d->w->wheel, &s->timer);

@@ -30,8 +30,8 @@ struct accept_slot {
 };
 
 struct submit_driver {
-    struct worker *w; /* borrowed */
-    struct smtp_server server;
+    struct worker *w;              /* borrowed */
+    struct smtp_server servers[2]; /* the second: of listeners with hide_client */
     struct smtp_service *services; /* owned; one for each of the worker's listeners */
     struct accept_slot *slots;     /* owned; ACCEPTS_PER_LISTENER for each listener */
     size_t slot_count;
@@ -83,6 +83,7 @@ struct submission {
     const struct config_listener *listener; /* borrowed */
     const struct config_tenant *counted; /* borrowed; whose sessions this is one of; NULL: none */
     int64_t handshake_until_ms;          /* monotonic; 0: no handshake is going on */
+    uint32_t address_ticket;             /* of address_caps; 0: not counted */
     bool is_greeted;                     /* the session exists: its door is passed */
     bool is_busy;                        /* counted in d->busy */
     bool is_over;                        /* conn_finish or conn_close was called */
@@ -102,6 +103,10 @@ void submission_judge(const void *ctx, struct slice client, struct smtp_peer *pe
 void submission_unblock(struct submission *s);
 /* True when the session must not be given more input now. */
 bool submission_is_blocked(struct submission *s);
+/* The last word to a client that gets no session; where TLS is implicit there can be none (P-127),
+ * and the connection is closed. */
+void submission_dismiss(struct worker *w, struct conn *c, const struct config_listener *l,
+                        enum reply_id why);
 /* Ends a submission that has nothing to say. */
 void submission_close(struct submission *s);
 

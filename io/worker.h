@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct address_caps;
 struct auth_shared;
 struct authenticator;
 struct submit_driver;
@@ -52,6 +53,7 @@ struct worker {
     struct tls_store *tls;             /* borrowed; NULL: no listener encrypts */
     struct auth_shared *auth_shared;   /* borrowed; NULL: no listener has AUTH */
     _Atomic uint32_t *tenant_sessions; /* borrowed; of the process, one for each tenant */
+    struct address_caps *address_caps; /* borrowed; of the process; NULL: no address is limited */
     int log_fd;                        /* borrowed */
     struct worker_listener *listeners; /* owned */
     size_t listener_count;

@@ -76,6 +76,7 @@ struct config_listener {
     size_t proxy_network_count;
     struct config_network *xclient_networks; /* peers that may send XCLIENT */
     size_t xclient_network_count;
+    bool hide_client;    /* Received does not say where the mail came from */
     char *tenant;        /* owned; of clients that do not authenticate; NULL: none */
     enum mail_lane lane; /* of mail that asks for none */
     int line;            /* where it stands in the file */
@@ -134,6 +135,7 @@ struct config {
         char *ticket_secret; /* owned; file shared by the nodes; NULL: random, of this process */
         uint64_t ticket_rotate_ms;
         uint32_t handshake_timeout_ms;
+        uint32_t handshakes_per_address; /* connections in a second; 0: any number */
     } tls;
     struct {
         char *users_file;    /* owned; NULL: users are kept in Redis */
@@ -155,6 +157,7 @@ struct config {
     } admin;
     struct {
         uint32_t sessions_max;           /* per process, split over the workers */
+        uint32_t sessions_per_address;   /* per process; 0: any number */
         uint64_t message_size_max;       /* octets; the SIZE advertised */
         uint32_t recipients_max;         /* per transaction, at least 100 */
         uint32_t errors_max;             /* protocol errors before 421 */

@@ -86,6 +86,9 @@
       "connection from elsewhere or without the header is closed.")                                \
     X(LISTENER, "xclient", NETWORKS, LISTENER_LIST(xclient_networks, xclient_network_count), "",   \
       "", "", "Peers that may name the true client with XCLIENT.")                                 \
+    X(LISTENER, "hide_client", BOOL, IN_LISTENER(hide_client), "", "no", "",                       \
+      "Whether the Received field leaves out where mail comes from: the client's address and the " \
+      "name it gave. The log has both.")                                                           \
     X(LISTENER, "tenant", TEXT, IN_LISTENER(tenant), "", "", "",                                   \
       "Tenant of clients that do not authenticate; none: no tenant's limits apply.")               \
     X(LISTENER, "lane", WORD, IN_LISTENER(lane), "urgent | normal | bulk", "normal", "",           \
@@ -144,6 +147,10 @@
       "How often the key of session tickets changes; a ticket is good for one to two of these.")   \
     X(TLS, "handshake_timeout", DURATION, TOP(tls.handshake_timeout_ms), "1s..5min", "30s", "",    \
       "From the first octet to the end of a handshake.")                                           \
+    X(TLS, "handshakes_per_address", NUMBER, TOP(tls.handshakes_per_address), "0..1000000", "0",   \
+      "connections a second",                                                                      \
+      "Connections of one address (IPv6: one /64) to listeners that encrypt, on this node; more "  \
+      "are answered 421, or closed where TLS is implicit; 0: any number.")                         \
     X(AUTH, "users_file", TEXT, TOP(auth.users_file), "", "", "",                                  \
       "File of users, read again when it changes; none: they are kept in Redis. `kilat user` "     \
       "manages both.")                                                                             \
@@ -186,6 +193,12 @@
       "Submission sessions at once, in the whole process; more are answered 421. Each takes a "    \
       "file descriptor, and so does each outbound connection: `kilat check` compares the sum "     \
       "with the limit of the process.")                                                            \
+    X(LIMITS, "sessions_per_address", NUMBER, TOP(limits.sessions_per_address), "0..1000000", "0", \
+      "sessions",                                                                                  \
+      "Sessions of one client address (IPv6: one /64) at once, in the whole process; more are "    \
+      "answered 421, or closed where TLS is implicit. Behind a load balancer the address that "    \
+      "its "                                                                                       \
+      "PROXY header carries counts; peers that may send XCLIENT are not counted. 0: any number.")  \
     X(LIMITS, "message_size_max", SIZE, TOP(limits.message_size_max), "64k..1g", "50m", "octets",  \
       "Largest message; announced by SIZE.")                                                       \
     X(LIMITS, "recipients_max", NUMBER, TOP(limits.recipients_max), "100..100000", "1000",         \

@@ -5,9 +5,10 @@
  *
  * The Received field says how the mail came and to whom: "for" only when it betrays nobody (P-92),
  * the protocol's name as RFC 3848 and RFC 6531 3.7.3 have it (P-93), TLS in a comment only, the
- * priority in the clause of RFC 6710 (P-66). It carries no version of ours and not who
- * authenticated (P-156). Every word in it has been through a grammar or is ours, so none can begin
- * a line of its own.
+ * priority in the clause of RFC 6710 (P-66). A listener may leave out the "from" clause: the
+ * address is often somebody's home, and the name in EHLO that of a machine there (P-94). It carries
+ * no version of ours and not who authenticated (P-156). Every word in it has been through a grammar
+ * or is ours, so none can begin a line of its own.
  *
  * To add a clause: content_store_trace, before the date.
  */
@@ -52,14 +53,22 @@ static void store_priority(struct smtp_content *c)
     content_store(c, slice_of(text, (size_t)len));
 }
 
+static void store_origin(struct smtp_content *c)
+{
+    const struct message *m = c->message;
+    if (!c->server->hides_client)
+        STORE(c, SLICE("from "), m->helo, SLICE(" (["), m->client, SLICE("])\r\n\t"));
+}
+
 void content_store_trace(struct smtp_content *c)
 {
     const struct message *m = c->message;
     char date[CLOCK_DATE_MAX];
     struct slice now = slice_of(date, clock_format_rfc5322(c->wall_ms, date));
     bool is_for_one = m->rcpt_count == 1;
-    STORE(c, SLICE("Received: from "), m->helo, SLICE(" (["), m->client, SLICE("])\r\n\tby "),
-          c->server->hostname, SLICE(" (Kilat) with "), protocol_of(&c->policy));
+    content_store(c, SLICE("Received: "));
+    store_origin(c);
+    STORE(c, SLICE("by "), c->server->hostname, SLICE(" (Kilat) with "), protocol_of(&c->policy));
     store_tls(c);
     STORE(c, SLICE(" id "), slice_of(m->id, QUEUE_ID_LEN));
     if (is_for_one)

@@ -17,6 +17,8 @@
     X(REFUSED_SESSION, 503, "5.5.1", "This session was refused; only QUIT is accepted")            \
     X(BUSY, 421, "4.3.2", "Too many sessions, try again later")                                    \
     X(SHUTTING_DOWN, 421, "4.3.2", "Shutting down, try again later")                               \
+    X(ADDRESS_BUSY, 421, "4.7.0", "Too many sessions from your address, try again later")          \
+    X(ADDRESS_FAST, 421, "4.7.0", "Too many connections from your address, try again later")       \
     X(IDLE_TIMEOUT, 421, "4.4.2", "Timeout, closing the connection")                               \
     X(TOO_MANY_ERRORS, 421, "4.7.0", "Too many errors, closing the connection")                    \
     X(NOT_SMTP, 421, "4.7.0", "This is an SMTP server, closing the connection")                    \

@@ -43,7 +43,8 @@ struct smtp_server {
     struct entropy *entropy;
     struct metrics *metrics;
     struct chain_budget *budget;
-    bool is_draining; /* shutting down: 421 between transactions */
+    bool is_draining;  /* shutting down: 421 between transactions */
+    bool hides_client; /* Received does not say where mail comes from (P-94) */
 };
 
 /* Whom the connection comes from; set at the start and by XCLIENT. */
