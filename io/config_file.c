@@ -52,16 +52,14 @@ static enum status read_file(const char *path, struct buf *text, struct buf *err
     return STATUS_OK;
 }
 
-static enum status check_senders(const struct config *cfg, struct buf *error)
+static enum status check_senders(const struct config_tenant *t, const char *file, struct buf *error)
 {
-    for (const struct config_tenant *t = cfg->tenants, *end = t + cfg->tenant_count; t < end; t++)
-        for (size_t i = 0; i < t->sender_count; i++)
-            if (!sender_pattern_is_valid(slice_str(t->senders[i])))
-                return fail_with(error, STATUS_BAD,
-                                 "%s:%d: tenant \"%s\": senders: \"%.60s\" is no pattern: write "
-                                 "\"a@example.org\", \"@example.org\", \"@*.example.org\" or "
-                                 "\"*\"",
-                                 cfg->file, t->line, t->name, t->senders[i]);
+    for (size_t i = 0; i < t->sender_count; i++)
+        if (!sender_pattern_is_valid(slice_str(t->senders[i])))
+            return fail_with(error, STATUS_BAD,
+                             "%s:%d: tenant \"%s\": senders: \"%.60s\" is no pattern: write "
+                             "\"a@example.org\", \"@example.org\", \"@*.example.org\" or \"*\"",
+                             file, t->line, t->name, t->senders[i]);
     return STATUS_OK;
 }
 
@@ -70,8 +68,8 @@ static enum status parse_file(const char *path, struct slice text, struct config
 {
     struct config *cfg = NULL;
     enum status st = config_parse(path, text, &cfg, error);
-    if (st == STATUS_OK)
-        st = check_senders(cfg, error);
+    for (size_t i = 0; st == STATUS_OK && i < cfg->tenant_count; i++)
+        st = check_senders(&cfg->tenants[i], cfg->file, error);
     if (st == STATUS_OK)
         *out = cfg;
     else if (cfg)
