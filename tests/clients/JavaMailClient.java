@@ -37,7 +37,12 @@ public class JavaMailClient {
         m.setFrom(new InternetAddress(env("FROM")));
         m.addRecipients(Message.RecipientType.TO, env("TO1") + ", " + env("TO2"));
         m.setSubject(env("SUBJECT"), "UTF-8");
-        m.setContent(content());
+        if (env("KEY") != null)
+            m.setHeader("X-Idempotency-Key", env("KEY"));
+        if (env("FILE") != null)
+            m.setContent(content());
+        else
+            m.setText(env("BODY"), "UTF-8");
         try (Transport t = session.getTransport(protocol)) {
             t.connect(env("USER"), env("PASSWORD"));
             t.sendMessage(m, m.getAllRecipients());

@@ -17,5 +17,8 @@ settings.configure(
 )
 mail = EmailMessage(env["MAIL_SUBJECT"], env["MAIL_BODY"], env["MAIL_FROM"],
                     [env["MAIL_TO1"], env["MAIL_TO2"]])
-mail.attach_file(env["MAIL_FILE"], "application/octet-stream")
+if "MAIL_KEY" in env:
+    mail.extra_headers["X-Idempotency-Key"] = env["MAIL_KEY"]
+if "MAIL_FILE" in env:
+    mail.attach_file(env["MAIL_FILE"], "application/octet-stream")
 assert mail.send() == 1

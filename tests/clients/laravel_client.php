@@ -38,6 +38,10 @@ $app->instance('view', new class implements Illuminate\Contracts\View\Factory {
 });
 (new MailManager($app))->mailer()->raw(getenv('MAIL_BODY'), function ($message) {
     $message->to([getenv('MAIL_TO1'), getenv('MAIL_TO2')])
-            ->subject(getenv('MAIL_SUBJECT'))
-            ->attach(getenv('MAIL_FILE'));
+            ->subject(getenv('MAIL_SUBJECT'));
+    if (getenv('MAIL_FILE'))
+        $message->attach(getenv('MAIL_FILE'));
+    if (getenv('MAIL_KEY'))
+        $message->getSwiftMessage()->getHeaders()->addTextHeader('X-Idempotency-Key',
+                                                                 getenv('MAIL_KEY'));
 });

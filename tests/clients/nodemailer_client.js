@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// nodemailer with a pool: three messages, one after the other, over a connection that stays open.
+// nodemailer with a pool: messages one after the other over a connection that stays open.
 "use strict";
 const nodemailer = require("nodemailer");
 
@@ -14,13 +14,14 @@ const transport = nodemailer.createTransport({
 });
 
 async function main() {
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < Number(env.MAIL_COUNT); i++) {
         await transport.sendMail({
             from: env.MAIL_FROM,
             to: [env.MAIL_TO1, env.MAIL_TO2],
             subject: env.MAIL_SUBJECT,
             text: env.MAIL_BODY,
-            attachments: [{ path: env.MAIL_FILE }],
+            headers: env.MAIL_KEY ? { "X-Idempotency-Key": env.MAIL_KEY } : {},
+            attachments: env.MAIL_FILE ? [{ path: env.MAIL_FILE }] : [],
         });
     }
     transport.close();

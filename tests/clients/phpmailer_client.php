@@ -19,5 +19,8 @@ $mail->addAddress(getenv('MAIL_TO1'));
 $mail->addAddress(getenv('MAIL_TO2'));
 $mail->Subject = getenv('MAIL_SUBJECT');
 $mail->Body = getenv('MAIL_BODY');
-$mail->addAttachment(getenv('MAIL_FILE'));
+if (getenv('MAIL_FILE'))
+    $mail->addAttachment(getenv('MAIL_FILE'));
+if (getenv('MAIL_KEY'))
+    $mail->addCustomHeader('X-Idempotency-Key', getenv('MAIL_KEY'));
 $mail->send();

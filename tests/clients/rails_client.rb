@@ -16,7 +16,8 @@ ActionMailer::Base.smtp_settings = {
 
 class Greeting < ActionMailer::Base
   def hello
-    attachments["a.bin"] = File.binread(ENV["MAIL_FILE"])
+    headers["X-Idempotency-Key"] = ENV["MAIL_KEY"] if ENV["MAIL_KEY"]
+    attachments["a.bin"] = File.binread(ENV["MAIL_FILE"]) if ENV["MAIL_FILE"]
     mail(from: ENV["MAIL_FROM"], to: [ENV["MAIL_TO1"], ENV["MAIL_TO2"]],
          subject: ENV["MAIL_SUBJECT"]) do |format|
       format.text { render plain: ENV["MAIL_BODY"] }

@@ -72,6 +72,7 @@ class Scene:
             "MAIL_SUBJECT": subject_of(client), "MAIL_BODY": BODY,
             "MAIL_FILE": str(self.mail / "a.bin"),              # to be attached
             "MAIL_EML": str(self.mail / "mail.eml"),            # or the whole message
+            "MAIL_COUNT": str(client.messages),                 # messages to send
             "MAIL_DIR": str(self.mail),                         # for files of its own
             # how each kind of program learns of an authority that its system does not know
             "SSL_CERT_FILE": str(ca.cert), "NODE_EXTRA_CA_CERTS": str(ca.cert),
@@ -80,8 +81,10 @@ class Scene:
             "HOME": str(self.mail), "GOCACHE": str(self.mail / "go"), "GO111MODULE": "off",
         }
 
-    def run(self, client, mode, ca=None, password=PASSWORD):
-        env = {**os.environ, **self.environment(client, mode, ca or self.ca, password)}
+    def run(self, client, mode, ca=None, password=PASSWORD, files=("a.bin",), **more):
+        env = {**os.environ, **self.environment(client, mode, ca or self.ca, password), **more}
+        if not files:
+            del env["MAIL_FILE"]
         if client.prepare and client.name not in self.prepared:
             done = self.program(client.prepare, env)
             assert done.returncode == 0, done.stdout
@@ -136,6 +139,29 @@ class Scene:
         self.nothing_more()
         return done.stdout
 
+    def sends_once(self, client, mode):
+        """Twice with one X-Idempotency-Key, as a job that is tried again: one mail leaves."""
+        again = self.twice(client, mode, "text", files=())
+        assert again.returncode == 0, again.stdout
+
+    def sends_once_in_parts(self, client, mode):
+        body; it is refused, and one mail leaves all the same. Returns what the client says."""
+        again = self.twice(client, mode, "parts", files=("a.bin",))
+        assert again.returncode != 0, "the boundary was the same"
+        return again.stdout
+
+    def twice(self, client, mode, key, files):
+        more = {"MAIL_KEY": f"{client.name}-{key}", "MAIL_COUNT": "1"}
+        done = self.run(client, mode, files=files, **more)
+        assert done.returncode == 0, done.stdout
+        self.sent += 1
+        message = self.mx.wait(self.sent)[-1]
+        judge(message, subject_of(client), files)
+        assert b"idempotency" not in message.content.lower()
+        again = self.run(client, mode, files=files, **more)
+        self.nothing_more()
+        return again
+
     def nothing_more(self):
         assert self.kilat.metrics()["messages_accepted_total"] == self.sent
         assert len(self.mx.messages) == self.sent
@@ -167,7 +193,7 @@ def exim():
     return str(unpacked) if unpacked.exists() else "exim4"
 
 
-def judge(message, subject):
+def judge(message, subject, files=("a.bin",)):
     assert message.sender == SENDER, message.sender
     assert sorted(message.rcpts) == RCPTS, message.rcpts
     parsed = email.message_from_bytes(message.content, policy=email.policy.default)
@@ -178,5 +204,5 @@ def judge(message, subject):
     body = body.replace("\r", "")    # the mail gem of Rails encodes CR as "=0D" before line ends
     assert body.rstrip("\n") == BODY.rstrip("\n"), ascii(body)
     attached = list(parsed.iter_attachments())
-    assert [part.get_filename() for part in attached] == ["a.bin"], message.content
-    assert attached[0].get_payload(decode=True) == ATTACHED
+    assert [part.get_filename() for part in attached] == list(files), message.content
+    assert all(part.get_payload(decode=True) == ATTACHED for part in attached)

@@ -12,9 +12,12 @@ msg = EmailMessage()
 msg["Subject"] = env["MAIL_SUBJECT"]
 msg["From"] = env["MAIL_FROM"]
 msg["To"] = [env["MAIL_TO1"], env["MAIL_TO2"]]
+if "MAIL_KEY" in env:
+    msg["X-Idempotency-Key"] = env["MAIL_KEY"]
 msg.set_content(env["MAIL_BODY"])
-msg.add_attachment(pathlib.Path(env["MAIL_FILE"]).read_bytes(), maintype="application",
-                   subtype="octet-stream", filename="a.bin")
+if "MAIL_FILE" in env:
+    msg.add_attachment(pathlib.Path(env["MAIL_FILE"]).read_bytes(), maintype="application",
+                       subtype="octet-stream", filename="a.bin")
 
 context = ssl.create_default_context()      # SSL_CERT_FILE names the authority in the test
 host, port = env["MAIL_HOST"], int(env["MAIL_PORT"])

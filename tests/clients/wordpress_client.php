@@ -29,5 +29,7 @@ require ABSPATH . 'wp-settings.php';
 add_action('wp_mail_failed', function ($error) {
     echo $error->get_error_message(), "\n";
 });
+$key = getenv('MAIL_KEY') ? 'X-Idempotency-Key: ' . getenv('MAIL_KEY') : '';
+$files = getenv('MAIL_FILE') ? [getenv('MAIL_FILE')] : [];
 exit(wp_mail([getenv('MAIL_TO1'), getenv('MAIL_TO2')], getenv('MAIL_SUBJECT'),
-             getenv('MAIL_BODY'), '', [getenv('MAIL_FILE')]) ? 0 : 1);
+             getenv('MAIL_BODY'), $key, $files) ? 0 : 1);

@@ -33,5 +33,12 @@ def test_wrong_password(scene, client):
     scene.reports_password(client, "starttls")
 
 
+@pytest.mark.parametrize("client", [c for c in CLIENTS if c.small and c.sets_fields],
+                         ids=lambda c: c.name)
+def test_sent_again(scene, client):
+    scene.sends_once(client, "starttls")
+    scene.sends_once_in_parts(client, "starttls")
+
+
 def test_each_came_once(scene):
     scene.finish()
