@@ -145,6 +145,7 @@ class Scene:
         assert again.returncode == 0, again.stdout
 
     def sends_once_in_parts(self, client, mode):
+        """The same with an attachment. The client makes another boundary each time, so another
         body; it is refused, and one mail leaves all the same. Returns what the client says."""
         again = self.twice(client, mode, "parts", files=("a.bin",))
         assert again.returncode != 0, "the boundary was the same"
