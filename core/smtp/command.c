@@ -229,15 +229,6 @@ bool smtp_size_parse(struct slice value, uint64_t *octets)
     return true;
 }
 
-bool smtp_body_parse(struct slice value, bool *is_8bit)
-{
-    bool is_wide = slice_eq_nocase(value, SLICE("8BITMIME"));
-    if (!is_wide && !slice_eq_nocase(value, SLICE("7BIT")))
-        return false;
-    *is_8bit = is_wide;
-    return true;
-}
-
 /* An upper case hex digit's value, or -1. */
 static int hex_value(char c)
 {

@@ -105,9 +105,6 @@ bool smtp_param_next(struct slice *params, struct smtp_param *out);
  * SIZE, *octets is untouched. */
 bool smtp_size_parse(struct slice value, uint64_t *octets);
 
-/* BODY's value, in any case (P-59). False: neither 7BIT nor 8BITMIME. */
-bool smtp_body_parse(struct slice value, bool *is_8bit);
-
 /* Decodes xtext (RFC 3461 4): "+" and two upper case hex digits, or a printable octet other than
  * "+" and "=". Refuses everything else, also what decodes to a control or 8-bit octet (P-61, P-62).
  * `out` has room for in.len octets; *out_len is set on success. */

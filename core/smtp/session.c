@@ -296,12 +296,22 @@ static void obey_and_enter(struct smtp_session *s, struct slice line, const stru
         session_enter(s, next);
 }
 
+/* A line of an authentication holds a secret. */
+static void clear_line(struct smtp_session *s)
+{
+    if (s->line.ptr)
+        OPENSSL_cleanse(s->line.ptr, s->line.len);
+    buf_clear(&s->line);
+}
+
 /* A line without its LF. */
 static void end_line(struct smtp_session *s, struct slice line, const struct now *now)
 {
     bool has_cr = line.len > 0 && line.ptr[line.len - 1] == '\r';
     s->last_progress_ms = now->mono_ms;
-    if (!has_cr)
+    if (!has_cr && s->state == SMTP_AUTH)
+        session_fail_auth(s, REPLY_BARE_LF); /* the client takes it for the end of the exchange */
+    else if (!has_cr)
         session_enter(s, session_refuse(s, REPLY_BARE_LF));
     else if (s->state == SMTP_AUTH)
         session_take_response(s, slice_head(line, line.len - 1), now);
@@ -309,33 +319,41 @@ static void end_line(struct smtp_session *s, struct slice line, const struct now
         obey_and_enter(s, slice_head(line, line.len - 1), now);
 }
 
-/* One reply when the limit is passed, and silence to the next LF (P-21). */
-static void end_overlong(struct smtp_session *s, bool is_whole)
+/* Told by its first octets, wherever the line was cut on its way. */
+static bool is_auth_line(const struct smtp_session *s, struct slice part)
 {
+    char start[sizeof "AUTH " - 1];
+    struct slice old = slice_head(buf_slice(&s->line), sizeof start);
+    struct slice rest = slice_head(part, sizeof start - old.len);
+    if (s->state == SMTP_AUTH)
+        return true;
+    if (old.len > 0)
+        memcpy(start, old.ptr, old.len);
+    if (rest.len > 0)
+        memcpy(start + old.len, rest.ptr, rest.len);
+    return slice_eq_nocase(slice_of(start, old.len + rest.len), SLICE("AUTH "));
+}
+
+/* More octets before its LF than a line may have: there may be more of an authentication's (P-20).
+ */
+static bool is_too_long(const struct smtp_session *s, struct slice part)
+{
+    size_t len = s->line.len + part.len;
+    return len > SMTP_LINE_MAX &&
+           len > (is_auth_line(s, part) ? SMTP_LINE_MAX_AUTH : SMTP_LINE_MAX);
+}
+
+/* One reply when the limit is passed, and silence to the next LF (P-21). */
+static void end_overlong(struct smtp_session *s, struct slice part, bool is_whole)
+{
+    enum reply_id why = is_auth_line(s, part) ? REPLY_AUTH_TOO_LONG : REPLY_LINE_TOO_LONG;
+    clear_line(s);
     buf_done(&s->line);
     s->line_is_overlong = !is_whole;
     if (s->state == SMTP_AUTH)
-        session_fail_auth(s, REPLY_AUTH_TOO_LONG); /* P-143 */
+        session_fail_auth(s, why); /* P-143 */
     else
-        session_enter(s, session_refuse(s, REPLY_LINE_TOO_LONG));
-}
-
-/* Octets that this line may have before its LF: more when it is of an authentication (P-20). */
-static size_t line_max(const struct smtp_session *s, struct slice part)
-{
-    static const char verb[] = "AUTH ";
-    struct slice start = s->line.len >= sizeof verb - 1 ? buf_slice(&s->line) : part;
-    bool is_auth = s->state == SMTP_AUTH ||
-                   slice_eq_nocase(slice_head(start, sizeof verb - 1), SLICE("AUTH "));
-    return is_auth ? SMTP_LINE_MAX_AUTH : SMTP_LINE_MAX;
-}
-
-/* A line of an authentication holds a secret. */
-static void clear_line(struct smtp_session *s)
-{
-    if (s->line.ptr)
-        OPENSSL_cleanse(s->line.ptr, s->line.len);
-    buf_clear(&s->line);
+        session_enter(s, session_refuse(s, why));
 }
 
 /* Takes octets up to the end of one line. A line that lies whole in the input is obeyed where it
@@ -350,8 +368,8 @@ static size_t take_line(struct smtp_session *s, struct slice in, const struct no
     }
     if (s->line.len == 0)
         s->last_progress_ms = now->mono_ms;
-    if (s->line.len + part.len > line_max(s, part)) {
-        end_overlong(s, is_whole);
+    if (is_too_long(s, part)) {
+        end_overlong(s, part, is_whole);
     } else if (is_whole && s->line.len == 0) {
         end_line(s, part, now);
     } else {

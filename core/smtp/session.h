@@ -65,8 +65,8 @@ struct smtp_service {
     const struct config *cfg;           /* borrowed; where a user's tenant is found */
     const struct config_tenant *tenant; /* of clients that do not authenticate; NULL: none */
     enum mail_lane lane;                /* of mail that asks for none */
-    /* Judges an address that XCLIENT named: sets is_trusted and is_refused. NULL: nobody there may
-     * send XCLIENT. */
+    /* Judges an address that XCLIENT named ("unavailable": one that nobody knows): sets is_trusted
+     * and is_refused. NULL: nobody there may send XCLIENT. */
     void (*judge)(const void *ctx, struct slice client, struct smtp_peer *peer);
     const void *judge_ctx; /* borrowed */
 };
@@ -146,7 +146,7 @@ struct smtp_session {
     const struct config_tenant *tenant; /* borrowed; NULL: none */
     struct account *account;            /* owned; NULL: nobody authenticated */
     struct sasl_exchange *sasl;         /* owned; in AUTH */
-    char *xclient;                      /* owned; the address that XCLIENT gave; NULL mostly */
+    char *xclient;                      /* owned; the address since XCLIENT; NULL: there was none */
     uint32_t auth_failures, mails;
     uint64_t chunk_left;  /* octets of a BDAT chunk still to come, whatever the state */
     uint64_t chunk_sum;   /* of this transaction, as announced */

@@ -28,7 +28,7 @@ uint32_t session_mechanisms(const struct smtp_session *s)
         return 0;
     if (!s->tls || !s->tls->binding_name)
         mechanisms &= ~(uint32_t)AUTH_SCRAM_SHA_256_PLUS;
-    if (!s->tls || s->tls->client_name.len == 0)
+    if (!s->tls || s->tls->client_name.len == 0 || s->xclient)
         mechanisms &= ~(uint32_t)AUTH_EXTERNAL;
     return mechanisms;
 }
@@ -138,15 +138,20 @@ static void take_base64(struct smtp_session *s, struct slice text)
     wipe(&octets);
 }
 
+/* P-141. No guess was made, so it is no failure; but who does nothing else is an error (P-24). */
+static void cancel(struct smtp_session *s)
+{
+    abandon(s);
+    enum smtp_state next = session_refuse(s, REPLY_AUTH_CANCELLED);
+    session_enter(s, next == SMTP_CLOSED ? next : SMTP_READY);
+}
+
 void session_take_response(struct smtp_session *s, struct slice line, const struct now *now)
 {
-    if (line.len == 1 && line.ptr[0] == '*') { /* P-141 */
-        abandon(s);
-        session_say(s, REPLY_AUTH_CANCELLED);
-        session_enter(s, SMTP_READY);
-        return;
-    }
-    take_base64(s, line);
+    if (line.len == 1 && line.ptr[0] == '*')
+        cancel(s);
+    else
+        take_base64(s, line);
 }
 
 static struct sasl_channel channel_of(const struct smtp_session *s)

@@ -27,8 +27,7 @@ static struct smtp_content_policy policy_of(const struct smtp_session *s)
         .is_binary = s->message->flags & MESSAGE_BINARY,
         .is_utf8 = s->message->flags & MESSAGE_UTF8,
         .tls = s->tls,
-        .size_max =
-            t && t->message_size_max ? t->message_size_max : s->server->limits.message_size_max,
+        .size_max = session_size_max(s),
         .idempotency = t ? t->idempotency : IDEMPOTENCY_OFF,
         .tenant = t ? slice_str(t->name) : SLICE_NONE,
     };
@@ -101,11 +100,10 @@ static bool read_chunk(struct slice argument, uint64_t *octets, bool *is_last)
 /* REPLY_OK, or why the chunk is refused. */
 static enum reply_id check_chunk(const struct smtp_session *s)
 {
-    struct smtp_content_policy policy;
+    uint64_t max = session_size_max(s);
     if (s->chunk_fault != REPLY_OK)
         return (enum reply_id)s->chunk_fault;
-    policy = policy_of(s);
-    return policy.size_max && s->chunk_sum > policy.size_max ? REPLY_TOO_BIG : REPLY_OK; /* P-102 */
+    return max && s->chunk_sum > max ? REPLY_TOO_BIG : REPLY_OK; /* P-102 */
 }
 
 static enum smtp_state end_chunk(struct smtp_session *s, const struct now *now)

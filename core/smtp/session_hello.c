@@ -7,7 +7,8 @@
  *
  * XCLIENT (a proxy that speaks SMTP names the true client; P-252, P-253): only from peers that the
  * listener lists. The address is taken, and judged as that of a connection would be; names and
- * logins are not, since whoever may say XCLIENT is not thereby believed in everything.
+ * logins are not, since whoever may say XCLIENT is not thereby believed in everything. The proxy's
+ * own certificate is not its client's: no EXTERNAL behind an XCLIENT.
  */
 #include "core/base/must.h"
 #include "core/smtp/session_private.h"
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 
 #define XCLIENT_ADDRESS_MAX 64
+#define XCLIENT_VALUE_MAX   256
 
 void session_greet(struct smtp_session *s)
 {
@@ -84,20 +86,11 @@ static void offer_hold(struct smtp_session *s, const struct now *now)
     offer(s, "FUTURERELEASE %" PRIu64 " %.*sZ", max_ms / 1000, (int)(len - 5), date);
 }
 
-static uint64_t size_max(const struct smtp_session *s)
-{
-    return s->tenant && s->tenant->message_size_max ? s->tenant->message_size_max
-                                                    : s->server->limits.message_size_max;
-}
-
 static void offer_limits(struct smtp_session *s)
 {
-    const struct smtp_limits *l = &s->server->limits;
-    uint32_t rcpts = l->recipients_max;
-    if (s->tenant && s->tenant->recipients_max && s->tenant->recipients_max < rcpts)
-        rcpts = s->tenant->recipients_max;
-    if (l->mails_max)
-        offer(s, "LIMITS RCPTMAX=%u MAILMAX=%u", rcpts, l->mails_max);
+    uint32_t rcpts = session_recipients_max(s), mails = s->server->limits.mails_max;
+    if (mails)
+        offer(s, "LIMITS RCPTMAX=%u MAILMAX=%u", rcpts, mails);
     else
         offer(s, "LIMITS RCPTMAX=%u", rcpts);
 }
@@ -106,7 +99,7 @@ static void say_ehlo(struct smtp_session *s, const struct now *now)
 {
     offer(s, "%.*s", SLICE_ARG(s->server->hostname));
     offer(s, "PIPELINING");
-    offer(s, "SIZE %" PRIu64, size_max(s));
+    offer(s, "SIZE %" PRIu64, session_size_max(s));
     if (s->service->tls == TLS_STARTTLS && !s->tls)
         offer(s, "STARTTLS");
     offer_auth(s);
@@ -211,50 +204,73 @@ static bool is_unavailable(struct slice value)
            slice_eq_nocase(value, SLICE("[TEMPUNAVAIL]"));
 }
 
+/* What one XCLIENT says. */
+struct attributes {
+    char address[XCLIENT_ADDRESS_MAX]; /* "": none was said */
+    bool is_hidden;                    /* the proxy does not know it */
+};
+
+static bool take_address(struct slice value, struct attributes *a)
+{
+    a->is_hidden = is_unavailable(value);
+    return a->is_hidden || read_xclient_address(value, a->address);
+}
+
 /* One NAME=value; false: it is none that we know. */
-static bool take_attribute(struct slice word, char address[XCLIENT_ADDRESS_MAX])
+static bool take_attribute(struct slice word, struct attributes *a)
 {
     static const char *const ignored[] = { "NAME", "PORT", "PROTO", "HELO" };
-    char value[256];
+    char value[XCLIENT_VALUE_MAX];
     size_t eq = slice_find(word, '='), len;
     struct slice name = slice_head(word, eq), text = slice_skip(word, eq + 1);
-    if (eq >= word.len || text.len == 0 || text.len > sizeof value ||
-        !smtp_xtext_decode(text, value, &len))
+    if (text.len == 0 || text.len > sizeof value || !smtp_xtext_decode(text, value, &len))
         return false;
     if (slice_eq_nocase(name, SLICE("ADDR")))
-        return is_unavailable(slice_of(value, len)) ||
-               read_xclient_address(slice_of(value, len), address);
+        return take_address(slice_of(value, len), a);
     for (size_t i = 0; i < ARRAY_LEN(ignored); i++)
         if (slice_eq_nocase(name, slice_str(ignored[i])))
             return true;
     return false;
 }
 
-static bool take_attributes(struct slice words, char address[XCLIENT_ADDRESS_MAX])
+static bool take_attributes(struct slice words, struct attributes *a)
 {
     while (words.len > 0) {
         size_t end = slice_find(words, ' ');
-        if (!take_attribute(slice_head(words, end), address))
+        if (!take_attribute(slice_head(words, end), a))
             return false;
         words = slice_skip(words, end < words.len ? end + 1 : end);
     }
     return true;
 }
 
+/* Whom nobody knows is trusted as an address outside of all networks is: that of the proxy must not
+ * speak for it. */
+static void become(struct smtp_session *s, const struct attributes *a)
+{
+    const struct smtp_service *service = s->service;
+    struct slice client = a->address[0] ? slice_str(a->address) : s->peer.client;
+    char *copy = mem_alloc(client.len + 1);
+    memcpy(copy, client.ptr, client.len);
+    copy[client.len] = '\0';
+    free(s->xclient);
+    s->xclient = copy;
+    s->peer.client = slice_of(copy, client.len);
+    if (a->is_hidden)
+        service->judge(service->judge_ctx, SLICE("unavailable"), &s->peer);
+    else if (a->address[0])
+        service->judge(service->judge_ctx, s->peer.client, &s->peer);
+}
+
 enum smtp_state session_on_xclient(struct smtp_session *s, const struct smtp_command *c,
                                    const struct now *now)
 {
-    char address[XCLIENT_ADDRESS_MAX] = "";
+    struct attributes a = { .is_hidden = false };
     if (!s->peer.may_xclient || !s->service->judge)
         return session_refuse(s, REPLY_XCLIENT_DENIED);
-    if (c->argument.len == 0 || !take_attributes(c->argument, address))
+    if (c->argument.len == 0 || !take_attributes(c->argument, &a))
         return session_refuse(s, REPLY_BAD_ARGUMENT);
-    if (address[0]) {
-        free(s->xclient);
-        s->xclient = mem_strdup(address);
-        s->peer.client = slice_str(s->xclient);
-        s->service->judge(s->service->judge_ctx, s->peer.client, &s->peer);
-    }
+    become(s, &a);
     session_forget(s);
     if (s->peer.is_refused) {
         session_say(s, REPLY_NOT_TRUSTED);

@@ -57,6 +57,8 @@ static enum reply_id read_times(const struct smtp_session *s, struct mail_params
         return REPLY_HOLD_TOO_LONG;
     if (p->has_by && p->by_return && p->by_s < (int64_t)s->server->limits.deliver_by_min_s)
         return REPLY_BAD_PARAM_VALUE;
+    if (p->has_by && p->by_return && now->wall_ms + (int64_t)p->by_s * 1000 <= p->hold_until_ms)
+        return REPLY_HOLD_TOO_LONG; /* it would be returned on the day it is let go */
     return REPLY_OK;
 }
 
@@ -91,7 +93,7 @@ static enum reply_id check_sender(const struct smtp_session *s, const struct add
     return may_send_as(s, path->mailbox) ? REPLY_OK : REPLY_SENDER_DENIED;
 }
 
-static uint64_t size_max(const struct smtp_session *s)
+uint64_t session_size_max(const struct smtp_session *s)
 {
     return s->tenant && s->tenant->message_size_max ? s->tenant->message_size_max
                                                     : s->server->limits.message_size_max;
@@ -177,7 +179,7 @@ enum smtp_state session_on_mail(struct smtp_session *s, const struct smtp_comman
     why = check_sender(s, &c->path);
     if (why != REPLY_OK)
         return session_decline(s, why);
-    if (size_max(s) && p.size > size_max(s))
+    if (session_size_max(s) && p.size > session_size_max(s))
         return session_decline(s, REPLY_TOO_BIG); /* P-56 */
     if (chain_budget_is_over(s->server->budget))
         return session_decline(s, REPLY_NO_ROOM);
@@ -192,7 +194,7 @@ enum smtp_state session_on_mail(struct smtp_session *s, const struct smtp_comman
 
 /* --- RCPT ------------------------------------------------------------------------------------ */
 
-static uint32_t recipients_max(const struct smtp_session *s)
+uint32_t session_recipients_max(const struct smtp_session *s)
 {
     uint32_t most = s->server->limits.recipients_max;
     uint32_t tenant = s->tenant ? s->tenant->recipients_max : 0;
@@ -250,7 +252,7 @@ enum smtp_state session_on_rcpt(struct smtp_session *s, const struct smtp_comman
         session_say(s, REPLY_RCPT_OK); /* P-54 */
         return SMTP_RCPT;
     }
-    if (s->message->rcpt_count >= recipients_max(s))
+    if (s->message->rcpt_count >= session_recipients_max(s))
         return session_decline(s, REPLY_TOO_MANY_RCPTS);
     message_add_rcpt(s->message, path->mailbox, path->domain);
     message_set_rcpt_dsn(s->message, p.notify, p.orcpt);

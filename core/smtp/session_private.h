@@ -42,6 +42,9 @@ void session_forget(struct smtp_session *s);
 bool session_auth_is_offered(const struct smtp_session *s);
 /* Mechanisms that would work now. */
 uint32_t session_mechanisms(const struct smtp_session *s);
+/* The tenant's, else the listener's; 0: none. */
+uint64_t session_size_max(const struct smtp_session *s);
+uint32_t session_recipients_max(const struct smtp_session *s);
 /* One line of an exchange, without its CR LF. */
 void session_take_response(struct smtp_session *s, struct slice line, const struct now *now);
 void session_fail_auth(struct smtp_session *s, enum reply_id why);

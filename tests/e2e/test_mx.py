@@ -73,9 +73,24 @@ def test_cname(net):
 
 
 def test_null_mx_bounces(net):
-    """P-210."""
+    """P-210, P-74: a domain that takes no mail is told in the bounce, at the first attempt."""
     kilat, _ = net({("rcpt.test", "MX"): [(0, ".")], ("rcpt.test", "A"): ["127.0.0.2"]})
-    check_bounce(net.home, submit(kilat), "to@rcpt.test", "5.1.10")
+    ident = submit(kilat)
+    check_bounce(net.home, ident, "to@rcpt.test", "5.1.10")
+    assert not kilat.events("relay.done", id=ident, fate="deferred")
+
+
+def test_sender_without_mail(net):
+    """P-74: a sender whose domain takes no mail is not refused: newsletters of "no reply" have one,
+    and what it may send from is the tenant's to say. Its bounce ends there."""
+    kilat, (host,) = net({("rcpt.test", "A"): ["127.0.0.2"], ("noreply.test", "MX"): [(0, ".")]},
+                         "127.0.0.2")
+    submit(kilat, sender="shop@noreply.test")
+    assert host.wait(1)[0].sender == "shop@noreply.test"
+    host.on("rcpt", "550 5.1.1 No such person")
+    submit(kilat, sender="shop@noreply.test")
+    wait_until(lambda: kilat.metrics()["dead_letters_total"] == 1, 20)
+    assert net.home.messages == []
 
 
 def test_no_such_domain_bounces(net):

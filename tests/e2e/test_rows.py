@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lib.certs import Authority
-from lib.kilat import HOLD, message, secure, smarthost
+from lib.kilat import message, secure, smarthost
 from lib.net import RawSmtp, queue_id, wait_until
 
 LISTENER = {"bind": ["127.0.0.1:0"], "tls": "off", "auth": "off"}
@@ -132,6 +132,65 @@ def test_handshakes_of_an_address(gateways, ca):
         c.tls(ca.context()).hello()
 
 
+# -- who comes and goes -------------------------------------------------------------------------
+
+def test_probes(gateways, ca):
+    """P-118: 200 connections a second that are closed at once, on every kind of port, are no
+    errors, and nobody who is at work waits for them."""
+    kilat = gateways(**secure(ca, mode="optional"))
+    with RawSmtp(kilat.ports["submission"]) as c:
+        c.hello()
+        for i in range(400):
+            port = kilat.ports[("submission", "submissions")[i % 2]]
+            socket.create_connection(("127.0.0.1", port)).close()
+            if i % 40 == 0:
+                started = time.monotonic()
+                assert c.cmd("NOOP").code == 250
+                assert time.monotonic() - started < 2
+        assert queue_id(c.mail(message()))
+    assert not [e for e in kilat.log() if e["level"] in ("warn", "error")]
+    wait_until(lambda: kilat.metrics()["sessions_open"] == 0, 10)
+
+
+def test_client_that_vanishes(gateways, mx):
+    """P-81, P-82: gone before the final dot there is nothing, gone behind it there is one mail."""
+    kilat = gateways(route={"*": smarthost(mx.port)})
+    envelope = "EHLO a.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n"
+    for end in (b"", b".\r", b".\r\n"):
+        with RawSmtp(kilat.port) as c:
+            assert c.reply().code == 220
+            c.send(envelope)
+            for want in (250, 250, 250):
+                assert c.reply().code == want
+            assert c.cmd("DATA").code == 354
+            c.send(b"Subject: " + (b"whole" if end == b".\r\n" else b"half") + b"\r\n\r\n" + end)
+    with RawSmtp(kilat.port) as c:
+        assert c.reply().code == 220
+        c.send(envelope + "BDAT 20\r\nSubject: half\r\n\r\nabc" + "BDAT 20 LAST\r\nhalf")
+    assert b"Subject: whole" in mx.wait(1)[0].content
+    time.sleep(0.5)
+    assert len(mx.messages) == 1
+    assert kilat.metrics()["messages_accepted_total"] == 1
+
+
+def test_resumption_carries_no_login(gateways, ca):
+    """P-133: a resumed session is nobody's until it has authenticated."""
+    kilat = gateways(start=False, **secure(ca))
+    kilat.add_user("alice@sender.test", "correct horse")
+    kilat.start()
+    context = ca.context(maximum_version=ssl.TLSVersion.TLSv1_2)    # its ticket comes at once
+    with RawSmtp(kilat.ports["submissions"]) as c:
+        c.tls(context).hello()
+        assert c.auth_plain("alice@sender.test", "correct horse").code == 235
+        assert c.cmd("MAIL FROM:<alice@sender.test>").code == 250
+        session = c.sock.session
+    with RawSmtp(kilat.ports["submissions"]) as c:
+        c.tls(context, session=session).hello()
+        assert c.sock.session_reused
+        assert c.cmd("MAIL FROM:<alice@sender.test>").code == 530
+        assert c.cmd("RCPT TO:<a@rcpt.test>").code == 503
+
+
 # -- privacy ------------------------------------------------------------------------------------
 
 def test_client_is_hidden(gateways, mx):
@@ -146,7 +205,8 @@ def test_client_is_hidden(gateways, mx):
             ident = queue_id(c.mail(message()))
         assert kilat.wait_event("msg.accepted", id=ident)["client"] == "127.0.0.1"
     contents = [m.content for m in mx.wait(2)]
-    hidden = [c for c in contents if c.startswith(b"Received: by kilat.test (Kilat) with ESMTP id ")]
+    start = b"Received: by kilat.test (Kilat) with ESMTP id "
+    hidden = [c for c in contents if c.startswith(start)]
     assert len(hidden) == 1
     for word in (b"my-laptop", b"127.0.0.1"):
         assert word not in hidden[0]
@@ -202,14 +262,15 @@ def test_random_octets(gateways, ca):
     import random
     chance = random.Random(119)
     kilat = gateways(**secure(ca, mode="optional"))
+    envelope = b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n"
     starts = [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\n", b"EHLO x\r\n",
-              b"EHLO x\r\nSTARTTLS\r\n", b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n",
-              b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 300 LAST\r\n"]
+              b"EHLO x\r\nSTARTTLS\r\n", envelope + b"DATA\r\n", envelope + b"BDAT 300 LAST\r\n"]
     for i in range(60):
         port = kilat.ports[("submission", "submissions")[i % 2]]
         with RawSmtp(port, timeout=10) as c:
             try:
-                c.send(starts[i % len(starts)] + chance.randbytes(chance.choice([1, 30, 700, 5000])))
+                noise = chance.randbytes(chance.choice([1, 30, 700, 5000]))
+                c.send(starts[i % len(starts)] + noise)
                 c.sock.shutdown(socket.SHUT_WR)
                 while c.sock.recv(65536):
                     pass

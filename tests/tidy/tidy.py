@@ -18,6 +18,7 @@ LAYERS = ["core/base", "core/smtp", "core/relay", "queue", "io"]     # each may 
 COLUMNS_MAX = 100
 COLUMNS_MAX_OTHER = 110     # of .lua and meson.build
 P_ROWS = range(1, 259)      # rows of the protocol checklist
+P_ROWS_SUBMISSION = [*range(1, 158), *range(252, 259)]      # ... of the server's side
 CHECKS = []
 
 
@@ -196,6 +197,24 @@ def protocol_rows():
             if int(found[1]) not in P_ROWS:
                 bad.append(f"{path}:{line_of(text, found.start())}: {found[0]} is no row")
     return bad
+
+
+@check
+def submission_rows():
+    """Every row of the server's side is cited by its number in a test: a range cites its ends."""
+    cited = {int(n) for path in files(".c", ".h", ".py", ".txt")
+             if path.startswith("tests/") for n in re.findall(r"\bP-(\d+)\b", read(path))}
+    return [f"no test cites P-{n}" for n in P_ROWS_SUBMISSION if n not in cited]
+
+
+@check
+def settings():
+    """Every setting is read by somebody: by its whole name, or in a listener, route or tenant."""
+    code = "\n".join(read(p) for p in files(".c") if layer_of(p) and "base/config" not in p)
+    rows = re.findall(r"\b(TOP|TOP_LIST|IN_\w+|\w+_LIST)\(([\w.]+)[,)]",
+                      read("core/base/settings_table.h").split("#define SETTINGS_TABLE", 1)[1])
+    return [f"nobody reads {name}" for _, name in rows
+            if not re.search(rf"->{re.escape(name)}\b", code)]
 
 
 SOURCES = (".c", ".h", ".py", ".lua", ".sh", "meson.build", "/run", "/setup.sh", "packages")

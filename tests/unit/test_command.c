@@ -268,19 +268,6 @@ static void reads_sizes(void **state)
     }
 }
 
-/* P-59 */
-static void reads_bodies(void **state)
-{
-    bool is_8bit = false;
-    assert_true(smtp_body_parse(SLICE("8bitMIME"), &is_8bit));
-    assert_true(is_8bit);
-    assert_true(smtp_body_parse(SLICE("7bit"), &is_8bit));
-    assert_false(is_8bit);
-    assert_false(smtp_body_parse(SLICE("BINARYMIME"), &is_8bit));
-    assert_false(smtp_body_parse(SLICE(""), &is_8bit));
-    assert_false(smtp_body_parse(SLICE("8BITMIMEX"), &is_8bit));
-}
-
 /* P-61, P-62 */
 static void decodes_xtext(void **state)
 {
@@ -326,7 +313,6 @@ int main(void)
         cmocka_unit_test(gives_path_and_parameters),
         cmocka_unit_test(knows_every_parameter),
         cmocka_unit_test(reads_sizes),
-        cmocka_unit_test(reads_bodies),
         cmocka_unit_test(decodes_xtext),
     };
     return cmocka_run_group_tests_name("command", tests, NULL, NULL);

@@ -3,35 +3,42 @@
  * test_transcript - plays the conversations of tests/transcript/ against a session, each twice:
  * what the client says in one step is fed whole, then octet by octet. Both must go as written.
  *
- * A file is read line by line:
+ * A file is read line by line. A comment cites the rows of the checklist that it shows.
  *
- *     # text            a comment; cite the rows of the checklist that it shows
- *     SESSION           a new server and a new session; `SESSION untrusted`, `SESSION from ADDRESS`
- *     HELLO             a new session that has its greeting and an EHLO behind it
- *     LIMIT name N      one of struct smtp_limits
- *     C: text           the client says a line; CR LF is added. C lines that follow each other are
- * one step C~: text          the same, nothing is added C*N: text, C*N~:  the same, N times S: text
- * the server says exactly this line S~: text          ... a line that begins so ACCEPT FAIL FULL
- * the session has handed over a message; this is the queue's verdict on it ENVELOPE: text    of the
- * last message handed over: "<sender> <rcpt> <rcpt> FLAGS" MESSAGE: text     one line of its
- * content; these lines are the whole content TIME +300s        the clock moves on, the session's
- * deadlines are looked at ROOM none, ROOM   content memory is used up, is there again DRAIN the
- * server shuts down CLOSED reason     the session is over, for this reason
- *
- *     SERVICE name VALUE  of struct smtp_service: tls off|starttls|implicit, auth off|optional|
- *                         required, clear yes, mechanisms NAME..., xclient yes, lane NAME;
- *                         before a SESSION that is to greet so
+ *     SESSION             a new server and a new session; `SESSION untrusted`,
+ *                         `SESSION from ADDRESS`
+ *     HELLO               a new session that has its greeting and an EHLO behind it
+ *     LIMIT name N        one of struct smtp_limits, until the next session
+ *     SERVICE name VALUE  what the next sessions get of struct smtp_service: tls off|starttls|
+ *                         implicit, auth off|optional|required, clear yes, mechanisms NAME...,
+ *                         xclient yes, lane NAME
  *     TENANT name VALUE   the tenant of clients without account, named "acme": senders PATTERN...,
  *                         null_sender no, suppression yes, recipients_max N, message_size_max N,
  *                         lane_best NAME, idempotency NAME
- *     SECURED             the handshake that the session waits for is over
- *     AUTH ok LINE        the authenticator's answer, with an account (account.h); AUTH wrong,
- * down, busy, throttled, verifier ADMIT ok            the answer for a recipient; suppressed
- * REASON, rate, quota, down CONFLICT            the verdict: its key was used for another message
- *     RECORD: text        what else the last message carries: "user=u lane=n DSN ..." as written
  *
- * On C and MESSAGE lines \r \n \t \0 \\ and \xNN stand for octets. QUEUEID stands for the id of the
- * last message. Whatever the server said must be in the file before the client goes on.
+ *     C: text             the client says a line; CR LF is added. Lines of C that follow each
+ *                         other are one step
+ *     C~: text            ... nothing is added; C*N: text, C*N~: text the same, N times
+ *     S: text             the server says exactly this line; S~: text a line that begins so
+ *     CLOSED reason       the session is over, for this reason
+ *
+ *     SECURED             the handshake that the session waits for is over; `SECURED NAME`: the
+ *                         client has a certificate
+ *     AUTH ok LINE        the authenticator's answer, with an account (account.h); AUTH wrong,
+ * down, busy, throttled, too-many, `verifier PASSWORD` ADMIT ok            the answer for a
+ * recipient; suppressed REASON, rate, quota, down ACCEPT FAIL FULL CONFLICT  the session has handed
+ * over a message; the queue's verdict on it
+ *
+ *     ENVELOPE: text      of the last message handed over: "<sender> <rcpt> <rcpt> FLAGS"
+ *     RECORD: text        what else it carries, as put_record has it
+ *     MESSAGE: text       one line of its content; these lines are the whole content
+ *
+ *     TIME +300s          the clock moves on, the session's deadlines are looked at
+ *     ROOM none, ROOM     content memory is used up, is there again
+ *     DRAIN               the server shuts down
+ *
+ * On lines of C and MESSAGE \r \n \t \0 \\ and \xNN stand for octets. QUEUEID stands for the id of
+ * the last message. Whatever the server said must be in the file before the client goes on.
  */
 #include "core/smtp/queue_id.h"
 #include "tests/lib/smtp_server.h"
@@ -291,6 +298,10 @@ static void on_limit(struct play *p, struct slice rest)
         l->received_max = n;
     else if (slice_eq(name, SLICE("header_size_max")))
         l->header_size_max = n;
+    else if (slice_eq(name, SLICE("mails_max")))
+        l->mails_max = n;
+    else if (slice_eq(name, SLICE("hold_max_ms")))
+        l->hold_max_ms = n;
     else
         fail(p, "no such limit");
 }
