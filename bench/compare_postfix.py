@@ -61,6 +61,7 @@ class Cgroup:
 
     def __init__(self, name):
         self.path = self.file = None
+        self.more = []      # of other hierarchies
         for root, file in (("/sys/fs/cgroup/cpuacct", "cpuacct.usage"),
                            ("/sys/fs/cgroup", "cpu.stat")):
             path = pathlib.Path(root) / f"kilat-bench-{name}-{os.getpid()}"
@@ -76,17 +77,42 @@ class Cgroup:
         return self.path is not None
 
     def enter(self):
-        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+        for path in [self.path, *self.more]:
+            (path / "cgroup.procs").write_text(str(os.getpid()))
 
     def seconds(self):
         text = self.file.read_text()
         found = re.search(r"usage_usec (\d+)", text)
         return int(found[1]) / 1e6 if found else int(text) / 1e9
 
+    def limit(self, share):
+        """All its processes together get this share of one core. Returns whether it can be done."""
+        period = 10_000
+        quota = int(period * share)
+        v1 = pathlib.Path("/sys/fs/cgroup/cpu") / self.path.name
+        try:
+            if self.file.name == "cpu.stat":
+                (self.path / "cpu.max").write_text(f"{quota} {period}")
+                return True
+            if v1 != self.path:
+                v1.mkdir(exist_ok=True)
+                self.more.append(v1)
+            (v1 / "cpu.cfs_period_us").write_text(str(period))
+            (v1 / "cpu.cfs_quota_us").write_text(str(quota))
+            return True
+        except OSError:
+            return False
+
     def remove(self):
+        for path in self.more:
+            self._remove(path)
+        self._remove(self.path)
+
+    @staticmethod
+    def _remove(path):
         for _ in range(100):
             try:
-                self.path.rmdir()
+                path.rmdir()
                 return
             except OSError:
                 time.sleep(0.05)
@@ -353,17 +379,14 @@ def start_inside(group, system):
     for line in pathlib.Path("/proc/self/cgroup").read_text().split("\n"):
         if line:
             _, controllers, path = line.split(":", 2)
-            home[controllers] = path
-    if "cpuacct" in str(group.path.parent):
-        key = next(k for k in home if "cpuacct" in k.split(","))
-    else:
-        key = ""
-    back = pathlib.Path(str(group.path.parent) + home.get(key, "/").rstrip("/")) / "cgroup.procs"
+            home.update({name: path for name in controllers.split(",")})
     group.enter()
     try:
         system.start()
     finally:
-        back.write_text(str(os.getpid()))
+        for path in [group.path, *group.more]:
+            was = home.get(path.parent.name, home.get("", "/")).rstrip("/")
+            (path.parent / was.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def undisturbed(system_class, scenario, connections, where):

@@ -396,6 +396,14 @@ static void fly(struct conn *c, struct flight *f)
     conn_submit_flight(c);
 }
 
+/* Tickets leave with the first reply: most clients have spoken before them anyway, and each write
+ * saved is a twentieth of a short session's time. */
+static bool is_urgent(const struct conn_secure *s)
+{
+    bool can_wait = s->state == SECURE_OPEN && tls_session_output_can_wait(s->tls);
+    return tls_session_has_output(s->tls) && !can_wait;
+}
+
 void conn_secure_start_flight(struct conn *c)
 {
     struct conn_secure *s = c->secure;
@@ -407,7 +415,7 @@ void conn_secure_start_flight(struct conn *c)
         return;
     }
     bool may_speak = s->state == SECURE_OPEN && (has_plaintext(c) || must_say_goodbye(c));
-    if (s->state == SECURE_WAITING || (!may_speak && !tls_session_has_output(s->tls)))
+    if (s->state == SECURE_WAITING || (!may_speak && !is_urgent(s)))
         return;
     struct flight *f = flight_take(c->table);
     f->is_sealed = true;

@@ -262,6 +262,11 @@ bool tls_session_has_output(const struct tls_session *t)
     return t->out.len > 0;
 }
 
+bool tls_session_output_can_wait(const struct tls_session *t)
+{
+    return SSL_is_server(t->ssl) && SSL_version(t->ssl) == TLS1_3_VERSION && !SSL_in_init(t->ssl);
+}
+
 void tls_session_divert(struct tls_session *t, struct gather *out)
 {
     t->divert = out;

@@ -68,6 +68,9 @@ void tls_session_shutdown(struct tls_session *t); /* close_notify into the outpu
 /* The ciphertext to send: moved to the end of `out` (copied), and gone from the session. */
 void tls_session_take_output(struct tls_session *t, struct gather *out);
 bool tls_session_has_output(const struct tls_session *t);
+
+/* The handshake is over and the peer goes on without this output: a TLS 1.3 server's tickets. */
+bool tls_session_output_can_wait(const struct tls_session *t);
 /* Until it is called with NULL, what the session says is appended to out at once, without its own
  * output in between. What was in the output before stays there. */
 void tls_session_divert(struct tls_session *t, struct gather *out);
