@@ -35,6 +35,7 @@ enum auth_mechanism {
     AUTH_EXTERNAL = 1 << 6, /* the client's certificate */
 };
 enum mail_lane { LANE_URGENT, LANE_NORMAL, LANE_BULK };
+#define LANE_COUNT 3
 enum idempotency_mode {
     IDEMPOTENCY_OFF,
     IDEMPOTENCY_HEADER,     /* X-Idempotency-Key */
@@ -94,6 +95,7 @@ struct config_tenant {
     uint32_t sessions_max;                                        /* at once, in this process */
     bool null_sender;                                             /* MAIL FROM:<> is allowed */
     bool suppression; /* its suppression list is looked at */
+    uint32_t weight;  /* against other tenants with mail in the same lane */
     enum mail_lane lane_best;
     enum idempotency_mode idempotency;
     int line;
@@ -186,6 +188,7 @@ struct config {
     struct {
         uint32_t connections_max;     /* outbound, per worker */
         uint32_t per_destination_max; /* connections to one destination, per worker */
+        uint32_t urgent_share;        /* percent of both that only urgent mail may use */
         uint32_t messages_per_connection;
         uint32_t idle_timeout_ms; /* a warm connection is closed after this */
         uint32_t connect_timeout_ms;

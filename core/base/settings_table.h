@@ -125,6 +125,9 @@
       "Whether its users may send from <>, as read receipts and bounces do.")                      \
     X(TENANT, "suppression", BOOL, IN_TENANT(suppression), "", "yes", "",                          \
       "Whether recipients on its suppression list are answered 550.")                              \
+    X(TENANT, "weight", NUMBER, IN_TENANT(weight), "1..100", "10", "",                             \
+      "Its share of a destination's connections while several tenants have mail waiting there in " \
+      "the same lane: twice the weight, twice the recipients.")                                    \
     X(TENANT, "lane_best", WORD, IN_TENANT(lane_best), "urgent | normal | bulk", "urgent", "",     \
       "The best lane that its users may ask for by MT-PRIORITY; more is lowered to it.")           \
     X(TENANT, "idempotency", WORD, IN_TENANT(idempotency), "off | header | message-id", "header",  \
@@ -251,6 +254,9 @@
       "connections", "Outbound connections of one worker.")                                        \
     X(RELAY, "per_destination_max", NUMBER, TOP(relay.per_destination_max), "1..10000", "10",      \
       "connections", "Outbound connections of one worker to one destination.")                     \
+    X(RELAY, "urgent_share", NUMBER, TOP(relay.urgent_share), "0..90", "20", "percent",            \
+      "Connections that only mail of the urgent lane may use, of those to one destination and of " \
+      "all: at least one where there may be two; 0: none.")                                        \
     X(RELAY, "messages_per_connection", NUMBER, TOP(relay.messages_per_connection), "1..1000000",  \
       "100", "messages", "Messages before an outbound connection is made anew.")                   \
     X(RELAY, "idle_timeout", DURATION, TOP(relay.idle_timeout_ms), "0..10min", "30s", "",          \

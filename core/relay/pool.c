@@ -11,8 +11,8 @@
  * words of the last failure; what arrives meanwhile too, so that mail for a dead host costs nothing
  * here. A destination that still has working connections only stops opening more for a second.
  *
- * A slot that may take a delivery is on its destination's `offers`: READY ones first, then those
- * that can overlap.
+ * A slot that may take a delivery is on a list of its destination: `offers` when it is READY,
+ * `overlaps` when it can overlap.
  *
  * To add an event: a function here that ends in pool_touch for the destinations it changes.
  */
@@ -41,12 +41,14 @@ struct relay_pool *relay_pool_new(const struct config *cfg)
     list_init(&p->quits);
     list_init(&p->defers);
     list_init(&p->taken);
+    pool_waits_init(p);
     return p;
 }
 
 void relay_pool_free(struct relay_pool *p)
 {
     pool_dests_free(p);
+    pool_waits_done(p);
     free(p);
 }
 
@@ -69,29 +71,25 @@ const struct rcpt_outcome pool_shutting_down = {
     .text = { "not tried, shutting down", sizeof "not tried, shutting down" - 1 },
 };
 
-typedef void list_put(struct list *head, struct list *node);
-
-static void put_waiting(struct relay_pool *p, struct delivery *d, list_put *put)
+static void put_waiting(struct relay_pool *p, struct delivery *d, bool is_first)
 {
     if (p->is_draining) {
         pool_give_back(p, d, &pool_shutting_down);
         return;
     }
     struct relay_dest *dest = pool_dest(p, d->dest);
-    put(&dest->waiting, &d->node);
-    dest->waiting_count++;
-    p->waiting++;
+    pool_put_waiting(p, dest, d, is_first);
     pool_touch(p, dest);
 }
 
 void relay_pool_add(struct relay_pool *p, struct delivery *d)
 {
-    put_waiting(p, d, list_push_back);
+    put_waiting(p, d, false);
 }
 
 void relay_pool_requeue(struct relay_pool *p, struct delivery *d)
 {
-    put_waiting(p, d, list_push_front);
+    put_waiting(p, d, true);
 }
 
 /* --- slots ----------------------------------------------------------------------------------- */
@@ -123,6 +121,7 @@ void pool_slot_drain(struct relay_pool *p, struct relay_slot *slot)
     if (slot->state != SLOT_DRAINING) {
         slot->state = SLOT_DRAINING;
         slot->dest->draining_count++;
+        slot->dest->plain_draining_count += slot->is_plain;
         pool_touch(p, slot->dest);
     }
     if (slot->in_flight == 0 && !slot->is_closing && !slot->is_asked)
@@ -132,6 +131,8 @@ void pool_slot_drain(struct relay_pool *p, struct relay_slot *slot)
 static void offer_idle(struct relay_pool *p, struct relay_slot *slot, const struct now *now)
 {
     slot->state = SLOT_READY;
+    slot->dest->plain_count -= slot->is_plain;
+    slot->is_plain = false;
     if (p->is_draining || slot->is_closing) {
         pool_slot_drain(p, slot);
         return;
@@ -156,7 +157,10 @@ void relay_pool_can_overlap(struct relay_pool *p, struct relay_slot *slot)
 {
     if (slot->state != SLOT_BUSY || slot->in_flight != 1 || !list_is_empty(&slot->offer))
         return;
-    list_push_back(&slot->dest->offers, &slot->offer);
+    if (slot->is_plain)
+        list_push_back(&slot->dest->overlaps, &slot->offer);
+    else
+        list_push_front(&slot->dest->overlaps, &slot->offer);
     if (slot->dest->waiting_count > 0)
         pool_touch(p, slot->dest);
 }
@@ -254,10 +258,11 @@ static void host_failed(struct relay_pool *p, struct relay_dest *dest, size_t ho
 }
 
 /* A host that greets and hangs up would be connected to without end: that it ended in good order is
- * believed only of a connection that was asked to, served, or was not needed. */
-static bool was_useless(const struct relay_slot *slot)
+ * believed only of a connection that was asked to, served, or was not needed: mail that waits may
+ * not use what is kept for urgent mail. */
+static bool was_useless(const struct relay_pool *p, const struct relay_slot *slot)
 {
-    return slot->messages == 0 && !slot->is_asked && slot->dest->waiting_count > 0;
+    return slot->messages == 0 && !slot->is_asked && pool_dest_needs_slots(p, slot->dest);
 }
 
 static void slot_free(struct relay_pool *p, struct relay_slot *slot)
@@ -266,6 +271,8 @@ static void slot_free(struct relay_pool *p, struct relay_slot *slot)
     must(slot->in_flight == 0);
     dest->connecting_count -= slot->state == SLOT_CONNECTING;
     dest->draining_count -= slot->state == SLOT_DRAINING;
+    dest->plain_count -= slot->is_plain;
+    dest->plain_draining_count -= slot->is_plain && slot->state == SLOT_DRAINING;
     dest->slot_count--;
     p->slots--;
     p->leaving -= slot->is_asked;
@@ -288,7 +295,7 @@ void relay_pool_slot_gone(struct relay_pool *p, struct relay_slot *slot,
     struct relay_dest *dest = slot->dest;
     size_t host = slot->host;
     bool is_present_list = slot->hosts_serial == dest->hosts_serial && dest->state == DEST_OPEN;
-    if (!failure && was_useless(slot))
+    if (!failure && was_useless(p, slot))
         failure = &useless;
     if (slot->is_for_misfits && slot->messages == 0) { /* the usual host is another one */
         pool_misfit_unreached(slot, failure ? failure : &useless);
@@ -362,11 +369,10 @@ static void find_shard(struct relay_pool *p, uint16_t shard)
     move_shard(&p->defers, &p->taken, shard);
     for (uint32_t i = 0; i < p->bucket_count; i++)
         for (struct relay_dest *d = p->buckets[i]; d; d = d->hash_next) {
-            uint32_t count = move_shard(&d->waiting, &p->taken, shard);
+            pool_take_waiting(p, d, &p->taken, shard);
             uint32_t misfits = move_shard(&d->misfits, &p->taken, shard);
-            d->waiting_count -= count;
             d->misfit_count -= misfits;
-            p->waiting -= count + misfits;
+            p->waiting -= misfits;
         }
 }
 

@@ -6,17 +6,19 @@
  * One pool per worker; never shared, never blocks, makes no system calls. The driver
  * (io/drive_relay.c) reports what happened and carries out what relay_pool_next asks.
  *
- * A destination (dest) has a waiting list, a list of hosts to try, and slots. A slot is one
+ * A destination (dest) has deliveries that wait, a list of hosts to try, and slots. A slot is one
  * connection:   CONNECTING -> READY <-> BUSY -> DRAINING -> gone
- * Rules: a warm READY slot is used first; another connection is opened when none is READY, limits
- * allow it, and more deliveries wait than the present connections will take soon; connections
- * that served messages_per_connection or idled too long are drained. A destination whose every
- * host failed backs off: its waiting deliveries are given back (the driver defers them), and so are
- * those that come before not_before_ms. Destinations take turns, so a long list never starves
- * another. What one host of a destination cannot take (its SIZE, an extension that it lacks) goes
- * to another one before it is given up. Limits: relay.connections_max in all,
+ * Rules: what waits is in lanes, and in a lane in lines of tenants that share by their weight
+ * (pool_wait.c); urgent mail goes before all other, and a share of the connections is kept for it
+ * (pool_pick.c). A warm READY slot is used first; another connection is opened when none is READY,
+ * limits allow it, and more deliveries wait than the present connections will take soon;
+ * connections that served messages_per_connection or idled too long are drained. A destination
+ * whose every host failed backs off: its waiting deliveries are given back (the driver defers
+ * them), and so are those that come before not_before_ms. Destinations take turns, so a long list
+ * never starves another. What one host of a destination cannot take (its SIZE, an extension that it
+ * lacks) goes to another one before it is given up. Limits: relay.connections_max in all,
  * relay.per_destination_max each. To add a rule: pick_* functions in pool_pick.c and a case in
- * test_pool.c.
+ * test_pool.c or test_pool_lanes.c.
  */
 #include "core/base/wheel.h"
 #include "core/relay/retry.h"
@@ -35,6 +37,12 @@ enum relay_dest_state {
     DEST_BACKOFF, /* every host failed; until not_before_ms */
 };
 
+/* What waits for a destination in one lane: lines of tenants (pool_wait.c). */
+struct relay_lane {
+    struct list turns;
+    uint32_t count; /* deliveries */
+};
+
 /* Where a destination is listed (pool_inside.h). */
 enum relay_dest_place { PLACE_NONE, PLACE_TURNS, PLACE_STARVED, PLACE_HOLDING, PLACE_RESTING };
 
@@ -45,17 +53,22 @@ struct relay_dest {
     char key[DEST_KEY_MAX];
     const struct config_route *route; /* borrowed; delivers, is not held */
     enum relay_dest_state state;
-    struct list waiting; /* deliveries */
-    uint32_t waiting_count;
+    struct relay_lane lanes[LANE_COUNT]; /* by enum mail_lane */
+    uint32_t waiting_count;              /* deliveries, of all lanes */
+    uint32_t bulk_passed_by;             /* normal ones that went since bulk mail did */
+    bool is_starved_urgent;              /* STARVED, for urgent mail */
     struct list misfits; /* deliveries that a host could not take, for another one */
     uint32_t misfit_count;
     struct relay_slot *misfit_slot; /* connecting for the first of them; NULL: none */
     struct list slots;
-    struct list offers;  /* slots that may take a delivery now */
-    uint32_t slot_count; /* in any state */
+    struct list offers;   /* slots that are READY */
+    struct list overlaps; /* BUSY ones that may take a second delivery; is_plain last */
+    uint32_t slot_count;  /* in any state */
     uint32_t connecting_count;
     uint32_t draining_count;
-    struct relay_host *hosts; /* owned; in order of preference */
+    uint32_t plain_count;          /* slots that carry or did carry, see is_plain */
+    uint32_t plain_draining_count; /* of them DRAINING */
+    struct relay_host *hosts;      /* owned; in order of preference */
     size_t host_count;
     size_t host_next;            /* the host that new connections try */
     size_t hosts_failed;         /* of them, in this round; a message that is sent ends it */
@@ -82,11 +95,12 @@ struct relay_slot {
     uint32_t messages_max; /* the peer's MAILMAX, set by the driver; 0: none (P-173) */
     int64_t idle_since_ms; /* monotonic; with READY */
     void *conn;            /* the driver's */
-    struct list offer;     /* on its dest's offers, while it may take a delivery */
+    struct list offer;     /* on its dest's offers or overlaps, while it may take a delivery */
     struct list idle; /* on the pool's idle list while READY, on quits while it is to be closed */
     bool is_closing;  /* the driver closes it: it takes nothing more, and needs no QUIT */
     bool is_asked;    /* RELAY_QUIT was given */
     bool is_for_misfits; /* made for what the usual host could not take */
+    bool is_plain; /* took mail that is not urgent, and was not READY since: not of the share */
 };
 
 enum relay_action_kind {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pool_dests - the destinations of a pool and the deliveries that wait for them.
+ * pool_dests - the destinations of a pool.
  *
  * Destinations are found by key in a hash table that doubles when it is as full as it has buckets.
  * One is made by its first delivery and freed as soon as it has neither deliveries nor connections
@@ -71,10 +71,12 @@ static struct relay_dest *dest_new(struct relay_pool *p, const char *key)
     dest->route = route_of_key(p->cfg, slice_str(key));
     must(dest->route && dest->route->relay != RELAY_HOLD);
     list_init(&dest->node);
-    list_init(&dest->waiting);
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        list_init(&dest->lanes[lane].turns);
     list_init(&dest->misfits);
     list_init(&dest->slots);
     list_init(&dest->offers);
+    list_init(&dest->overlaps);
     insert(p, dest);
     p->dest_count++;
     return dest;
@@ -137,15 +139,6 @@ uint32_t pool_dest_working(const struct relay_dest *dest)
 
 /* --- deliveries ------------------------------------------------------------------------------ */
 
-struct delivery *pool_pop_waiting(struct relay_pool *p, struct relay_dest *dest)
-{
-    struct list *node = list_pop_front(&dest->waiting);
-    must(node != NULL);
-    dest->waiting_count--;
-    p->waiting--;
-    return list_entry(node, struct delivery, node);
-}
-
 void pool_give_back(struct relay_pool *p, struct delivery *d, const struct rcpt_outcome *why)
 {
     delivery_fail_open(d, why->stage, why->code, why->enhanced, why->text);
@@ -157,8 +150,10 @@ void pool_give_back_all(struct relay_pool *p, struct relay_dest *dest,
 {
     while (dest->misfit_count > 0)
         pool_give_back(p, pool_pop_misfit(p, dest), why);
+    while (pool_urgent_waiting(dest) > 0)
+        pool_give_back(p, pool_pop_waiting(p, dest, LANE_URGENT), why);
     while (dest->waiting_count > 0)
-        pool_give_back(p, pool_pop_waiting(p, dest), why);
+        pool_give_back(p, pool_pop_plain(p, dest), why);
 }
 
 /* --- the end --------------------------------------------------------------------------------- */
@@ -181,7 +176,7 @@ void pool_dests_free(struct relay_pool *p)
 {
     for (uint32_t i = 0; i < p->bucket_count; i++)
         while (p->buckets[i]) {
-            free_deliveries(&p->buckets[i]->waiting);
+            pool_take_waiting(p, p->buckets[i], &p->taken, POOL_ALL_SHARDS);
             free_deliveries(&p->buckets[i]->misfits);
             free_slots(p->buckets[i]);
             dest_free(p, p->buckets[i]);

@@ -1,21 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * pool_inside - what the files of the relay pool share: pool_dests.c (destinations and what waits
- * for them), pool.c (what happened), pool_pick.c (what to do next), pool_misfit.c (what a host
- * could not take). Nobody else includes it.
+ * pool_inside - what the files of the relay pool share: pool_dests.c (destinations), pool_wait.c
+ * (what waits for them, in lanes), pool.c (what happened), pool_pick.c (what to do next),
+ * pool_misfit.c (what a host could not take). Nobody else includes it.
  */
 #include "core/relay/pool.h"
+
+/* Lines of tenants (pool_wait.c). */
+struct pool_waits {
+    struct pool_line **lines; /* owned; a hash table, a power of two of buckets */
+    uint32_t bucket_count, line_count;
+    struct list spare; /* lines without a delivery */
+    uint32_t spare_count;
+    uint32_t *tenants; /* owned; a hash table of names: index into the configuration's, plus 1 */
+    uint32_t tenant_mask;
+};
 
 struct relay_pool {
     const struct config *cfg;    /* borrowed */
     struct relay_dest **buckets; /* owned; a power of two of them */
     uint32_t bucket_count;
     uint32_t dest_count;
-    uint32_t waiting;       /* deliveries on the lists `waiting` and `misfits` */
+    uint32_t waiting;       /* deliveries in lanes and on the lists `misfits` */
     uint32_t slots;         /* in any state */
     uint32_t leaving;       /* slots asked to quit and not gone yet */
     uint32_t starved_count; /* destinations on `starved` */
+    struct pool_waits waits;
     /* A destination is on one of these (relay_dest.place), or on none when an event must come
      * first. */
     struct list turns;   /* may have something to do */
@@ -46,7 +57,34 @@ void pool_place(struct relay_pool *p, struct relay_dest *dest, enum relay_dest_p
 /* Connections that will take deliveries, now or soon. */
 uint32_t pool_dest_working(const struct relay_dest *dest);
 
-struct delivery *pool_pop_waiting(struct relay_pool *p, struct relay_dest *dest);
+void pool_waits_init(struct relay_pool *p);
+void pool_waits_done(struct relay_pool *p); /* nothing waits any more */
+/* is_first: before all of its tenant and lane. */
+void pool_put_waiting(struct relay_pool *p, struct relay_dest *dest, struct delivery *d,
+                      bool is_first);
+/* The next one of a lane that has one. */
+struct delivery *pool_pop_waiting(struct relay_pool *p, struct relay_dest *dest,
+                                  enum mail_lane lane);
+/* The next one that is not urgent; there is one. */
+struct delivery *pool_pop_plain(struct relay_pool *p, struct relay_dest *dest);
+/* The lane that it will be of. */
+enum mail_lane pool_plain_lane(const struct relay_dest *dest);
+/* Moves what waits and belongs to the shard to the list, in its order within each line. */
+#define POOL_ALL_SHARDS UINT32_MAX
+void pool_take_waiting(struct relay_pool *p, struct relay_dest *dest, struct list *to,
+                       uint32_t shard);
+static inline uint32_t pool_urgent_waiting(const struct relay_dest *dest)
+{
+    return dest->lanes[LANE_URGENT].count;
+}
+static inline uint32_t pool_plain_waiting(const struct relay_dest *dest)
+{
+    return dest->waiting_count - pool_urgent_waiting(dest);
+}
+/* Of so many connections, those that mail which is not urgent may use at once. */
+uint32_t pool_plain_share(const struct relay_pool *p, uint32_t connections);
+/* True when something that waits might use another connection to it, were there one. */
+bool pool_dest_needs_slots(const struct relay_pool *p, const struct relay_dest *dest);
 /* Gives a delivery back untried, with the reason as its outcome. */
 void pool_give_back(struct relay_pool *p, struct delivery *d, const struct rcpt_outcome *why);
 void pool_give_back_all(struct relay_pool *p, struct relay_dest *dest,

@@ -12,6 +12,9 @@
  * them could not be reached, it is deferred with that failure instead: what that host would have
  * taken must not come back because it was down for a minute.
  *
+ * Misfits are rare and have waited: they take a connection before all lanes, urgent ones first, and
+ * may take one that is kept for urgent mail.
+ *
  * Limits: those of the pool, so an idle connection to the usual host makes room when all are used;
  * HOSTS_MAX addresses are told apart, TRIES_MAX hosts are asked in one attempt even if the list of
  * hosts changes in between.
@@ -68,7 +71,11 @@ static size_t next_host(const struct relay_dest *dest, struct delivery *d)
 
 static void put_misfit(struct relay_pool *p, struct relay_dest *dest, struct delivery *d)
 {
-    list_push_back(&dest->misfits, &d->node);
+    /* The first stays the one that a connection is being made for. */
+    if (message_lane(d->message) == LANE_URGENT)
+        list_push_front(dest->misfit_slot ? dest->misfits.next : &dest->misfits, &d->node);
+    else
+        list_push_back(&dest->misfits, &d->node);
     dest->misfit_count++;
     p->waiting++;
     pool_touch(p, dest);
@@ -126,16 +133,23 @@ bool pool_misfit_wants(const struct relay_dest *dest)
     return dest->misfit_count > 0 && !dest->misfit_slot;
 }
 
-/* A slot that may take a delivery now and whose host was not asked about this one; NULL: none. */
-static struct relay_slot *fit_offer(struct relay_dest *dest, struct delivery *d)
+static struct relay_slot *fit_slot(struct relay_dest *dest, struct list *offers,
+                                   const struct delivery *d)
 {
-    follow_list(dest, d);
-    list_for_each (node, &dest->offers) {
+    list_for_each (node, offers) {
         struct relay_slot *slot = list_entry(node, struct relay_slot, offer);
         if (slot->hosts_serial == dest->hosts_serial && !was_asked(d, slot->host))
             return slot;
     }
     return NULL;
+}
+
+/* A slot that may take a delivery now and whose host was not asked about this one; NULL: none. */
+static struct relay_slot *fit_offer(struct relay_dest *dest, struct delivery *d)
+{
+    follow_list(dest, d);
+    struct relay_slot *slot = fit_slot(dest, &dest->offers, d);
+    return slot ? slot : fit_slot(dest, &dest->overlaps, d);
 }
 
 static struct relay_action send_misfit(struct relay_pool *p, struct relay_slot *slot)
@@ -150,9 +164,8 @@ static struct relay_action send_misfit(struct relay_pool *p, struct relay_slot *
 /* All connections of the destination are to hosts that were asked: an idle one goes. */
 static void make_room(struct relay_pool *p, struct relay_dest *dest)
 {
-    struct relay_slot *slot = list_entry(dest->offers.next, struct relay_slot, offer);
-    if (dest->draining_count == 0 && !list_is_empty(&dest->offers) && slot->state == SLOT_READY)
-        pool_slot_drain(p, slot);
+    if (dest->draining_count == 0 && !list_is_empty(&dest->offers))
+        pool_slot_drain(p, list_entry(dest->offers.next, struct relay_slot, offer));
 }
 
 static struct relay_action connect_misfit(struct relay_pool *p, struct relay_dest *dest,

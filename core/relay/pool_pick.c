@@ -10,6 +10,14 @@
  * When no turn has anything, every idle connection is one that nobody waits for. Only then are idle
  * connections closed: for a destination that is starved of one, or because their time is over.
  *
+ * Of its connections a destination keeps a share for urgent mail (relay.urgent_share), and so does
+ * the pool of all: mail of the other lanes, "plain" here, is on no more than the rest at once.
+ * Which ones is not fixed; a slot is plain from the plain delivery that it takes until it is READY
+ * again. Urgent mail takes whatever is READY. When nothing is, it has a connection made for it, and
+ * waits for that or for the first to be READY, while plain mail stands back. It goes behind a plain
+ * transaction (overlaps it) only where no other connection is to be had: that one may be stuck. So
+ * what it waits for is at most what was on the wire when it came.
+ *
  * To add a rule: a pick_ function here and a case in test_pool.c.
  */
 #include "core/base/must.h"
@@ -42,11 +50,20 @@ static bool is_used_up(const struct relay_pool *p, const struct relay_slot *slot
            (slot->messages_max > 0 && slot->messages >= slot->messages_max);
 }
 
+static void mark_plain(struct relay_slot *slot, const struct delivery *d)
+{
+    if (slot->is_plain || message_lane(d->message) == LANE_URGENT)
+        return;
+    slot->is_plain = true;
+    slot->dest->plain_count++;
+}
+
 struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, struct delivery *d)
 {
     list_remove(&slot->offer);
     list_remove(&slot->idle);
     slot->state = SLOT_BUSY;
+    mark_plain(slot, d);
     slot->in_flight++;
     slot->messages++;
     if (slot->messages == 1 && !slot->is_for_misfits)
@@ -57,16 +74,39 @@ struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, str
         struct relay_action){ .kind = RELAY_SEND, .dest = slot->dest, .slot = slot, .delivery = d };
 }
 
-static struct relay_action pick_send(struct relay_pool *p, struct relay_dest *dest)
+uint32_t pool_plain_share(const struct relay_pool *p, uint32_t connections)
 {
-    struct relay_slot *slot = list_entry(dest->offers.next, struct relay_slot, offer);
-    return pool_send(p, slot, pool_pop_waiting(p, dest));
+    uint32_t kept = (uint32_t)((uint64_t)connections * p->cfg->relay.urgent_share / 100);
+    if (p->cfg->relay.urgent_share == 0 || connections < 2)
+        return connections;
+    return connections - (kept > 0 ? kept : 1);
 }
 
-static bool wants_connection(const struct relay_pool *p, const struct relay_dest *dest)
+static bool may_be_plain(const struct relay_pool *p, const struct relay_dest *dest)
 {
-    uint64_t enough = (uint64_t)WAITING_PER_SLOT * pool_dest_working(dest);
-    return dest->slot_count < p->cfg->relay.per_destination_max && dest->waiting_count > enough;
+    return dest->plain_count < pool_plain_share(p, p->cfg->relay.per_destination_max);
+}
+
+bool pool_dest_needs_slots(const struct relay_pool *p, const struct relay_dest *dest)
+{
+    return pool_urgent_waiting(dest) > 0 || (dest->waiting_count > 0 && may_be_plain(p, dest));
+}
+
+static bool exceeds(uint32_t waiting, uint32_t slots)
+{
+    return waiting > (uint64_t)WAITING_PER_SLOT * slots;
+}
+
+static struct relay_slot *slot_at(struct list *offer, const struct list *head)
+{
+    return offer == head ? NULL : list_entry(offer, struct relay_slot, offer);
+}
+
+/* Connections that there may be in all, for urgent or for plain mail. */
+static uint32_t room_for(const struct relay_pool *p, bool is_urgent)
+{
+    uint32_t most = p->cfg->relay.connections_max;
+    return is_urgent ? most : pool_plain_share(p, most);
 }
 
 /* Soonest first. Those that hold have failed within the last second and have, or had until now, a
@@ -81,9 +121,12 @@ static struct relay_action pick_hold(struct relay_pool *p, struct relay_dest *de
     return nothing;
 }
 
-static struct relay_action pick_starve(struct relay_pool *p, struct relay_dest *dest)
+/* Those with urgent mail come before all others. */
+static struct relay_action pick_starve(struct relay_pool *p, struct relay_dest *dest,
+                                       bool is_urgent)
 {
-    pool_place(p, dest, PLACE_STARVED, &p->starved);
+    pool_place(p, dest, PLACE_STARVED, is_urgent ? p->starved.next : &p->starved);
+    dest->is_starved_urgent = is_urgent;
     return nothing;
 }
 
@@ -102,22 +145,106 @@ static bool needs_hosts(const struct relay_dest *dest, const struct now *now)
     return now->mono_ms >= dest->hosts_expire_ms && dest->hosts_failed == 0;
 }
 
-static struct relay_action pick_waiting(struct relay_pool *p, struct relay_dest *dest,
-                                        const struct now *now)
+/* A connection for mail that waits, urgent or plain, as soon as there may be one. */
+static struct relay_action pick_make(struct relay_pool *p, struct relay_dest *dest, bool is_urgent,
+                                     const struct now *now)
 {
-    if (dest->waiting_count == 0)
-        return nothing;
-    if (!list_is_empty(&dest->offers))
-        return pick_send(p, dest);
-    if (!wants_connection(p, dest))
-        return nothing;
     if (now->mono_ms < dest->not_before_ms)
         return pick_hold(p, dest);
-    if (p->slots >= p->cfg->relay.connections_max)
-        return pick_starve(p, dest);
+    if (p->slots >= room_for(p, is_urgent))
+        return pick_starve(p, dest, is_urgent);
     if (needs_hosts(dest, now))
         return pick_resolve(dest);
     return pick_connect(p, dest);
+}
+
+/* --- urgent mail ----------------------------------------------------------------------------- */
+
+/* Connections that it need not share: those that are being made too. */
+static uint32_t urgent_working(const struct relay_dest *dest)
+{
+    return pool_dest_working(dest) - (dest->plain_count - dest->plain_draining_count);
+}
+
+static bool urgent_wants(const struct relay_pool *p, const struct relay_dest *dest)
+{
+    return dest->slot_count < p->cfg->relay.per_destination_max &&
+           exceeds(pool_urgent_waiting(dest), urgent_working(dest));
+}
+
+/* A slot that it may have at once, were no other to be had; NULL: none. */
+static struct relay_slot *urgent_slot(const struct relay_dest *dest, bool may_follow_plain)
+{
+    struct relay_slot *slot = slot_at(dest->offers.next, &dest->offers);
+    if (slot)
+        return slot;
+    slot = slot_at(dest->overlaps.next, &dest->overlaps);
+    if (slot && slot->is_plain && (!may_follow_plain || urgent_working(dest) > 0))
+        return NULL;
+    return slot;
+}
+
+static struct relay_action send_urgent(struct relay_pool *p, struct relay_dest *dest,
+                                       struct relay_slot *slot)
+{
+    return pool_send(p, slot, pool_pop_waiting(p, dest, LANE_URGENT));
+}
+
+static bool may_connect(const struct relay_pool *p, const struct relay_dest *dest,
+                        const struct now *now)
+{
+    return now->mono_ms >= dest->not_before_ms && p->slots < room_for(p, true);
+}
+
+static struct relay_action pick_urgent(struct relay_pool *p, struct relay_dest *dest,
+                                       const struct now *now)
+{
+    bool wants = urgent_wants(p, dest);
+    struct relay_slot *slot = urgent_slot(dest, !wants || !may_connect(p, dest, now));
+    if (slot)
+        return send_urgent(p, dest, slot);
+    return wants ? pick_make(p, dest, true, now) : nothing;
+}
+
+/* --- all other mail -------------------------------------------------------------------------- */
+
+static struct relay_slot *plain_slot(const struct relay_pool *p, const struct relay_dest *dest)
+{
+    bool may_take = may_be_plain(p, dest);
+    struct relay_slot *slot = slot_at(dest->offers.next, &dest->offers);
+    if (slot && may_take)
+        return slot;
+    slot = slot_at(dest->overlaps.prev, &dest->overlaps);
+    return slot && (slot->is_plain || may_take) ? slot : NULL;
+}
+
+static bool plain_wants(const struct relay_pool *p, const struct relay_dest *dest)
+{
+    uint32_t working = dest->plain_count - dest->plain_draining_count + dest->connecting_count;
+    uint32_t most = p->cfg->relay.per_destination_max;
+    return dest->slot_count < most &&
+           dest->plain_count + dest->connecting_count < pool_plain_share(p, most) &&
+           exceeds(pool_plain_waiting(dest), working);
+}
+
+static struct relay_action pick_plain(struct relay_pool *p, struct relay_dest *dest)
+{
+    struct relay_slot *slot = plain_slot(p, dest);
+    return slot ? pool_send(p, slot, pool_pop_plain(p, dest)) : nothing;
+}
+
+/* While urgent mail waits nothing else is sent, but connections for it are made. */
+static struct relay_action pick_waiting(struct relay_pool *p, struct relay_dest *dest,
+                                        const struct now *now)
+{
+    struct relay_action a = nothing;
+    if (pool_urgent_waiting(dest) > 0)
+        a = pick_urgent(p, dest, now);
+    else if (dest->waiting_count > 0)
+        a = pick_plain(p, dest);
+    if (a.kind == RELAY_NOTHING && dest->place == PLACE_NONE && plain_wants(p, dest))
+        a = pick_make(p, dest, false, now);
+    return a;
 }
 
 /* Misfits first: they waited before. */
@@ -129,14 +256,16 @@ static struct relay_action pick_open(struct relay_pool *p, struct relay_dest *de
         a = pick_waiting(p, dest, now);
     bool lacks_slot = pool_misfit_wants(dest) && p->slots >= p->cfg->relay.connections_max;
     if (a.kind == RELAY_NOTHING && dest->place == PLACE_NONE && lacks_slot)
-        return pick_starve(p, dest);
+        return pick_starve(p, dest, false);
     return a;
 }
 
 static struct relay_action pick_resolving(struct relay_pool *p, struct relay_dest *dest)
 {
-    bool can_send = !list_is_empty(&dest->offers) && dest->waiting_count > 0;
-    return can_send ? pick_send(p, dest) : nothing;
+    if (pool_urgent_waiting(dest) == 0)
+        return dest->waiting_count > 0 ? pick_plain(p, dest) : nothing;
+    struct relay_slot *slot = urgent_slot(dest, true);
+    return slot ? send_urgent(p, dest, slot) : nothing;
 }
 
 static struct relay_action pick_backoff(struct relay_pool *p, struct relay_dest *dest,
@@ -200,6 +329,15 @@ static void forget_rested(struct relay_pool *p, const struct now *now)
         pool_dest_drop(p, dest);
 }
 
+/* True when the first that is starved of a connection may have one now. */
+static bool starved_has_room(const struct relay_pool *p)
+{
+    if (p->starved_count == 0)
+        return false;
+    const struct relay_dest *dest = list_entry(p->starved.next, struct relay_dest, node);
+    return p->slots < room_for(p, dest->is_starved_urgent);
+}
+
 /* Gives a turn to a destination that had to wait for time or room; false: to none. */
 static bool wake_one(struct relay_pool *p, const struct now *now)
 {
@@ -209,7 +347,7 @@ static bool wake_one(struct relay_pool *p, const struct now *now)
         pool_touch(p, list_entry(node, struct relay_dest, node));
         return true;
     }
-    if (p->starved_count == 0 || p->slots >= p->cfg->relay.connections_max)
+    if (!starved_has_room(p))
         return false;
     pool_touch(p, list_entry(p->starved.next, struct relay_dest, node));
     return true;
@@ -270,10 +408,9 @@ struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now)
 
 int64_t relay_pool_wake_ms(const struct relay_pool *p)
 {
-    bool has_room = p->slots < p->cfg->relay.connections_max;
     bool may_make_room = lacks_room(p) && !list_is_empty(&p->idle);
     if (!list_is_empty(&p->defers) || !list_is_empty(&p->quits) || !list_is_empty(&p->turns) ||
-        (p->starved_count > 0 && (has_room || may_make_room)))
+        starved_has_room(p) || may_make_room)
         return 0;
     int64_t idle = idle_until_ms(p), hold = INT64_MAX;
     if (!list_is_empty(&p->holding))

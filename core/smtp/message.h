@@ -13,6 +13,7 @@
 #include "core/base/arena.h"
 #include "core/base/buf.h"
 #include "core/base/chain.h"
+#include "core/base/config.h"
 #include "core/base/status.h"
 
 #define QUEUE_ID_LEN 20 /* characters of a queue id: [0-9a-z], time-ordered, unguessable */
@@ -76,6 +77,11 @@ struct message {
     uint8_t
         digest[32]; /* of sender, recipients and body: another one under the same key is refused */
 };
+
+static inline enum mail_lane message_lane(const struct message *m)
+{
+    return m->lane == 'u' ? LANE_URGENT : m->lane == 'b' ? LANE_BULK : LANE_NORMAL;
+}
 
 /* Sets the last recipient's DSN wishes (orcpt is copied). */
 void message_set_rcpt_dsn(struct message *m, uint32_t notify, struct slice orcpt);

@@ -27,6 +27,7 @@
 #define CASES          300
 #define DELIVERIES_MAX (STEPS * 8)
 #define SLOTS_MAX      16
+#define TENANTS        4 /* the last is none of the configuration's */
 #define DESTS          12
 #define ACTIONS_MAX    20000 /* of one pump */
 
@@ -41,12 +42,15 @@ struct sim_slot {
 };
 
 static struct config_route routes[] = { { .pattern = "*", .relay = RELAY_MX } };
+static struct config_tenant tenants[TENANTS - 1] = { { .name = "tiny", .weight = 1 },
+                                                     { .name = "usual", .weight = 10 },
+                                                     { .name = "large", .weight = 100 } };
 static struct sim {
     uint64_t seed;
     struct entropy dice;
     struct config cfg;
     struct relay_pool *pool;
-    struct message *message;
+    struct message *messages[LANE_COUNT][TENANTS];
     struct now now;
     enum fate fates[DELIVERIES_MAX];
     uint32_t added, waiting, links, flying;
@@ -85,8 +89,10 @@ static void add(void)
     snprintf(id, sizeof id, "%u", sim.added);
     /* Half of all mail is for two destinations. */
     snprintf(dest, sizeof dest, "d%u.example", roll(2) ? roll(2) : roll(DESTS));
-    struct delivery *d =
-        delivery_new(sim.message, id, slice_str(dest), (uint16_t)roll(4), &rcpt, 1);
+    /* Half of all mail is normal and nobody's. */
+    struct message *m = roll(2) ? sim.messages[LANE_NORMAL][TENANTS - 1]
+                                : sim.messages[roll(LANE_COUNT)][roll(TENANTS)];
+    struct delivery *d = delivery_new(m, id, slice_str(dest), (uint16_t)roll(4), &rcpt, 1);
     sim.fates[sim.added++] = WAITING;
     sim.waiting++;
     relay_pool_add(sim.pool, d);
@@ -296,9 +302,46 @@ static uint32_t messages_max(const struct relay_slot *slot)
     return slot->messages_max > 0 && slot->messages_max < ours ? slot->messages_max : ours;
 }
 
+static bool is_urgent(const struct delivery *d)
+{
+    return d->message->lane == 'u';
+}
+
+/* Connections of one destination that plain mail may be on, as the settings say. */
+static uint32_t plain_max(void)
+{
+    uint32_t most = sim.cfg.relay.per_destination_max, share = sim.cfg.relay.urgent_share;
+    if (share == 0 || most == 1)
+        return most;
+    return most - (most * share < 100 ? 1 : most * share / 100);
+}
+
+/* Those of a destination that have mail in flight, other than this one. */
+static uint32_t plain_links(const struct relay_dest *dest, const struct sim_slot *but)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < SLOTS_MAX; i++) {
+        const struct sim_slot *s = &sim.slots[i];
+        if (s == but || s->link == FREE || s->slot->dest != dest || !s->flying[0])
+            continue;
+        count += !is_urgent(s->flying[0]) || (s->flying[1] && !is_urgent(s->flying[1]));
+    }
+    return count;
+}
+
+/* What waits in a lane; a misfit has been through that before. */
+static void check_lanes(const struct relay_action *a, const struct sim_slot *s)
+{
+    if (is_urgent(a->delivery) || a->delivery->misfit.tries > 0)
+        return;
+    CHECK(a->dest->lanes[LANE_URGENT].count == 0);
+    CHECK(plain_links(a->dest, s) < plain_max());
+}
+
 static void on_send(const struct relay_action *a)
 {
     struct sim_slot *s = find(a->slot);
+    check_lanes(a, s);
     CHECK(s->link == UP);
     CHECK(!s->flying[0] || (!s->flying[1] && s->may_overlap));
     CHECK(*fate_of(a->delivery) == WAITING);
@@ -343,6 +386,22 @@ static void pump(void)
     }
 }
 
+/* Something waits that a READY connection may take. */
+static bool may_serve(const struct relay_dest *dest)
+{
+    return dest->lanes[LANE_URGENT].count > 0 ||
+           (dest->waiting_count > 0 && dest->plain_count < plain_max());
+}
+
+/* ... and one with a transaction: urgent mail goes behind plain only for want of others. */
+static bool may_follow(const struct sim_slot *s)
+{
+    const struct relay_dest *dest = s->slot->dest;
+    if (dest->lanes[LANE_URGENT].count > 0)
+        return !s->slot->is_plain;
+    return dest->waiting_count > 0 && (s->slot->is_plain || dest->plain_count < plain_max());
+}
+
 static void check(void)
 {
     CHECK(relay_pool_waiting(sim.pool) == sim.waiting);
@@ -353,8 +412,8 @@ static void check(void)
         if (s->link != UP)
             continue;
         /* A connection that could serve does. */
-        CHECK(s->flying[0] || s->slot->dest->waiting_count == 0);
-        CHECK(!s->may_overlap || s->flying[1] || s->slot->dest->waiting_count == 0 ||
+        CHECK(s->flying[0] || !may_serve(s->slot->dest));
+        CHECK(!s->may_overlap || s->flying[1] || !may_follow(s) ||
               s->slot->messages == messages_max(s->slot) || s->slot->is_for_misfits);
     }
 }
@@ -465,20 +524,41 @@ static void shut_down(void)
     CHECK(sim.links == 0 && sim.flying == 0);
 }
 
+static void make_messages(void)
+{
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        for (int tenant = 0; tenant < TENANTS; tenant++) {
+            struct message *m = sim.messages[lane][tenant] = message_new(NULL);
+            message_add_rcpt(m, SLICE("a@x.example"), SLICE("x.example"));
+            m->lane = "unb"[lane];
+            m->tenant = tenant < TENANTS - 1 ? slice_str(tenants[tenant].name) : SLICE("nobody");
+            m->size = roll(3) * 200000;
+        }
+}
+
+static void free_messages(void)
+{
+    for (int i = 0; i < LANE_COUNT * TENANTS; i++)
+        message_unref(sim.messages[i / TENANTS][i % TENANTS]);
+}
+
 static void begin(uint64_t seed)
 {
     static uint64_t state;
     memset(&sim, 0, sizeof sim);
     sim.seed = state = seed;
     entropy_init_seeded(&sim.dice, &state);
-    sim.cfg = (struct config){ .routes = routes, .route_count = ARRAY_LEN(routes) };
+    sim.cfg = (struct config){ .routes = routes,
+                               .route_count = ARRAY_LEN(routes),
+                               .tenants = tenants,
+                               .tenant_count = ARRAY_LEN(tenants) };
     sim.cfg.relay.connections_max = 1 + roll(6);
     sim.cfg.relay.per_destination_max = 1 + roll(4);
     sim.cfg.relay.messages_per_connection = 1 + roll(6);
     sim.cfg.relay.idle_timeout_ms = roll(2) ? 5000 : 600;
     sim.now.mono_ms = 1000 + roll(1000000);
-    sim.message = message_new(NULL);
-    message_add_rcpt(sim.message, SLICE("a@x.example"), SLICE("x.example"));
+    sim.cfg.relay.urgent_share = roll(2) ? roll(91) : 0;
+    make_messages();
     sim.pool = relay_pool_new(&sim.cfg);
 }
 
@@ -494,7 +574,7 @@ static void run_case(uint64_t seed)
     else
         everything_drains();
     relay_pool_free(sim.pool);
-    message_unref(sim.message);
+    free_messages();
 }
 
 static uint64_t only_seed;
