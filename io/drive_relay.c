@@ -16,14 +16,30 @@
 #include "io/drive_queue.h"
 #include "io/drive_relay_private.h"
 #include "io/resolver.h"
+#include "io/tls.h"
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* A destination at the resolver. */
+/* A destination at the resolver. A smarthost's fallbacks are looked up one after the other, and
+ * their addresses follow those of the host. */
 struct lookup {
     struct list node; /* on the driver's lookups */
     struct relay_driver *r;
-    struct relay_dest *dest; /* the pool keeps it while it is being resolved */
+    struct relay_dest *dest;  /* the pool keeps it while it is being resolved */
+    size_t fallback_next;     /* of the route */
+    struct relay_host *hosts; /* owned; found so far */
+    size_t host_count;
+    uint32_t ttl_ms;             /* the least of theirs */
+    struct rcpt_outcome failure; /* of the first that was not found; its text in failure_text */
+    char failure_text[256];
 };
+
+static void lookup_free(struct lookup *l)
+{
+    free(l->hosts);
+    free(l);
+}
 
 static void on_poll(void *ctx, const struct ring_done *done);
 static void on_settled(void *ctx, const struct delivery *d);
@@ -45,8 +61,10 @@ struct relay_driver *relay_new(struct worker *w)
     settle_init(&r->settle, w, on_settled, r);
     r->held_max = (uint32_t)worker_share(w, w->cfg->queue.deliveries_max);
     r->pool = relay_pool_new(w->cfg);
+    r->tls = tls_client_new();
     if (resolver_new(w->cfg, &w->entropy, &w->metrics, &r->resolver, &w->error) != STATUS_OK) {
         relay_pool_free(r->pool);
+        tls_client_free(r->tls);
         free(r->shards);
         free(r);
         return NULL;
@@ -79,9 +97,10 @@ void relay_free(struct relay_driver *r)
     free(r->shards);
     relay_pool_free(r->pool);
     resolver_free(r->resolver);
+    tls_client_free(r->tls);
     struct list *node;
     while ((node = list_pop_front(&r->lookups)))
-        free(list_entry(node, struct lookup, node));
+        lookup_free(list_entry(node, struct lookup, node));
     free(r);
 }
 
@@ -172,13 +191,57 @@ static void on_settled(void *ctx, const struct delivery *d)
 
 /* --- what the pool asks ---------------------------------------------------------------------- */
 
+static void keep_failure(struct lookup *l, const struct rcpt_outcome *failure)
+{
+    struct slice text = slice_head(failure->text, sizeof l->failure_text);
+    if (l->failure.stage != OUTCOME_NONE)
+        return;
+    if (text.len > 0)
+        memcpy(l->failure_text, text.ptr, text.len);
+    l->failure = *failure;
+    l->failure.text = slice_of(l->failure_text, text.len);
+}
+
+static void keep_hosts(struct lookup *l, const struct relay_host *hosts, size_t count,
+                       uint32_t ttl_ms)
+{
+    l->hosts = mem_realloc(l->hosts, (l->host_count + count) * sizeof *hosts);
+    memcpy(l->hosts + l->host_count, hosts, count * sizeof *hosts);
+    l->host_count += count;
+    if (ttl_ms < l->ttl_ms)
+        l->ttl_ms = ttl_ms;
+}
+
+static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_count,
+                        uint32_t ttl_ms, const struct rcpt_outcome *failure);
+
+static void look_up_fallback(struct lookup *l)
+{
+    const struct config_route *route = l->dest->route;
+    struct slice host;
+    char name[256];
+    uint16_t port = route->port;
+    must(config_host_of(slice_str(route->fallbacks[l->fallback_next++]), &host, &port));
+    snprintf(name, sizeof name, "%.*s", SLICE_ARG(host));
+    resolver_lookup_host(l->r->resolver, name, port, &l->r->w->now, on_resolved, l);
+}
+
 static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_count,
                         uint32_t ttl_ms, const struct rcpt_outcome *failure)
 {
     struct lookup *l = ctx;
+    if (host_count > 0)
+        keep_hosts(l, hosts, host_count, ttl_ms);
+    else
+        keep_failure(l, failure);
+    if (l->fallback_next < l->dest->route->fallback_count) {
+        look_up_fallback(l);
+        return;
+    }
     list_remove(&l->node);
-    relay_pool_resolved(l->r->pool, l->dest, hosts, host_count, ttl_ms, failure, &l->r->w->now);
-    free(l);
+    relay_pool_resolved(l->r->pool, l->dest, l->hosts, l->host_count, l->ttl_ms, &l->failure,
+                        &l->r->w->now);
+    lookup_free(l);
 }
 
 static void resolve(struct relay_driver *r, struct relay_dest *dest)
@@ -186,6 +249,7 @@ static void resolve(struct relay_driver *r, struct relay_dest *dest)
     struct lookup *l = mem_zalloc(sizeof *l);
     l->r = r;
     l->dest = dest;
+    l->ttl_ms = UINT32_MAX;
     list_push_back(&r->lookups, &l->node);
     if (dest->route->relay == RELAY_SMARTHOST)
         resolver_lookup_host(r->resolver, dest->route->host, dest->route->port, &r->w->now,
@@ -288,7 +352,7 @@ void relay_abandon(struct relay_driver *r)
 {
     list_for_each_safe (node, &r->outbounds) {
         struct outbound *o = list_entry(node, struct outbound, node);
-        o->is_helo_next = false;
+        o->is_abandoned = true;
         outbound_close(o, false);
         conn_close(o->conn);
     }

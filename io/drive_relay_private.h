@@ -2,7 +2,8 @@
 #pragma once
 /*
  * drive_relay_private - the relay driver's inside, shared by drive_relay.c (deliveries, what the
- * pool asks), relay_outbound.c (one connection) and relay_body.c (content on its way).
+ * pool asks), relay_outbound.c (one connection), relay_secure.c (its TLS and login) and
+ * relay_body.c (content on its way).
  */
 #include "core/relay/pool.h"
 #include "io/drive_relay.h"
@@ -18,6 +19,12 @@ struct body {
     struct queue_chunk *asked; /* borrowed; the chunk on its way */
 };
 
+enum outbound_way {
+    OUTBOUND_USUAL,
+    OUTBOUND_HELO,  /* once more: the peer hung up on EHLO (P-163) */
+    OUTBOUND_CLEAR, /* once more: TLS failed, and the route can do without (P-192) */
+};
+
 struct outbound {
     struct list node; /* on the driver's outbounds */
     struct relay_driver *r;
@@ -29,10 +36,13 @@ struct outbound {
     struct list pins;
     struct sockaddr_storage addr; /* where it is connected to */
     socklen_t addr_len;
-    bool was_ready;    /* greeted and EHLO done: the pool knows */
-    bool has_served;   /* a transaction has ended well on it */
-    bool is_closing;   /* conn_finish or conn_close was called */
-    bool is_helo_next; /* the peer hung up on EHLO: once more, with HELO (P-163) */
+    char *secret;          /* owned; the password or token of the route; NULL: no login */
+    enum outbound_way way; /* how it is tried */
+    bool was_ready;        /* greeted and EHLO done: the pool knows */
+    bool has_served;       /* a transaction has ended well on it */
+    bool is_closing;       /* conn_finish or conn_close was called */
+    bool hung_up_on_ehlo;  /* the peer did */
+    bool is_abandoned;     /* the worker ends: it is not tried again */
 };
 
 /* What this worker has of one shard. */
@@ -47,6 +57,7 @@ struct relay_driver {
     struct worker *w; /* borrowed */
     struct relay_pool *pool;
     struct resolver *resolver;
+    struct tls_client *tls; /* owned */
     struct list outbounds;
     struct list lookups; /* at the resolver */
     struct settle settle;
@@ -71,6 +82,18 @@ void outbound_pump(struct outbound *o);
 void outbound_give_up(struct outbound *o, const char *why);
 /* Closes it; gently: after what it still has to say. */
 void outbound_close(struct outbound *o, bool gently);
+
+/* relay_secure.c */
+
+/* What the route demands of a connection. *secret becomes the caller's, NULL without a login.
+ * False: the secret cannot be read, and `why` says so. */
+bool outbound_policy(const struct config_route *route, enum outbound_way way,
+                     struct client_policy *policy, char **secret, char *why, size_t cap);
+void outbound_free_secret(char *secret); /* wiped; NULL is harmless */
+void outbound_start_tls(struct outbound *o);
+/* The handshake is over: finds out whom it was with, and tells the machine, or ends it. */
+void outbound_take_tls(struct outbound *o);
+const char *outbound_tls_error(const struct outbound *o);
 
 /* relay_body.c */
 

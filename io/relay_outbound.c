@@ -7,8 +7,11 @@
  * what it wants said, hands over what is over, and tells the pool what the slot can take.
  *
  * Life:   outbound_connect -> on_open -> turns -> outbound_close (is_closing) -> on_closed: freed
- * A slot lives as long as its outbound, with one exception: a peer that hangs up where its reply to
- * EHLO should be is connected to once more, with HELO, in the same slot (P-163).
+ * A slot lives as long as its outbound, with two exceptions, each once: a peer that hangs up where
+ * its reply to EHLO should be is connected to again with HELO (P-163), and one with which TLS
+ * fails, where the route wants it only if it can be had, again in clear (P-192).
+ *
+ * TLS and logins: relay_secure.c.
  */
 #include "core/base/must.h"
 #include "io/drive_relay_private.h"
@@ -21,7 +24,7 @@
 
 static const struct conn_events outbound_events;
 static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
-                       socklen_t addr_len, bool is_helo_only);
+                       socklen_t addr_len, enum outbound_way way);
 
 /* --- an outbound's turn ---------------------------------------------------------------------- */
 
@@ -72,12 +75,22 @@ static void collect_finished(struct outbound *o)
     }
 }
 
+/* How the same host is to be tried once more; the way it was tried: not at all. */
+static enum outbound_way next_way(const struct outbound *o)
+{
+    if (o->r->w->is_draining || o->is_abandoned || o->way != OUTBOUND_USUAL)
+        return o->way;
+    if (o->hung_up_on_ehlo)
+        return OUTBOUND_HELO;
+    return smtp_client_may_go_clear(&o->client) ? OUTBOUND_CLEAR : o->way;
+}
+
 void outbound_close(struct outbound *o, bool gently)
 {
     if (o->is_closing)
         return;
     o->is_closing = true;
-    if (!o->is_helo_next)
+    if (next_way(o) == o->way)
         relay_pool_slot_closing(o->r->pool, o->slot);
     wheel_clear(&o->r->w->wheel, &o->timer);
     if (gently)
@@ -95,6 +108,7 @@ static bool step_outbound(struct outbound *o)
     switch (smtp_client_next(&o->client, conn_out(o->conn), &txn, &o->r->w->now)) {
     case CLIENT_NEXT_BYTES: return true;
     case CLIENT_NEXT_BODY: body_begin(o, txn); return true;
+    case CLIENT_NEXT_TLS: outbound_start_tls(o); return false;
     case CLIENT_NEXT_CLOSE: outbound_close(o, o->client.state == CLIENT_CLOSED); return false;
     case CLIENT_NEXT_NOTHING: break;
     }
@@ -177,11 +191,27 @@ static size_t on_data(struct conn *c, struct slice in)
 static void on_end(struct conn *c, int result)
 {
     struct outbound *o = c->owner;
-    o->is_helo_next = smtp_client_awaits_ehlo(&o->client) && !o->r->w->is_draining;
-    smtp_client_lost(&o->client, OUTCOME_LOST,
+    bool is_shaking = o->client.state == CLIENT_TLS;
+    o->hung_up_on_ehlo = smtp_client_awaits_ehlo(&o->client);
+    smtp_client_lost(&o->client, is_shaking ? OUTCOME_TLS : OUTCOME_LOST,
                      result < 0 ? strerror(-result) : "the connection was closed by the peer");
     collect_finished(o);
     outbound_close(o, false);
+}
+
+/* A failed handshake closes the connection by itself. */
+static void on_secure(struct conn *c, int result)
+{
+    struct outbound *o = c->owner;
+    if (o->is_closing)
+        return;
+    if (result < 0) {
+        smtp_client_lost(&o->client, OUTCOME_TLS, outbound_tls_error(o));
+        outbound_close(o, true);
+    } else {
+        outbound_take_tls(o);
+        outbound_pump(o);
+    }
 }
 
 static void on_sent(struct conn *c, uint64_t sent)
@@ -220,8 +250,9 @@ static void on_closed(struct conn *c)
     log_closed(o, failure);
     body_unpin(o, UINT64_MAX);
     wheel_clear(&r->w->wheel, &o->timer);
-    if (o->is_helo_next)
-        connect_to(r, o->slot, (const struct sockaddr *)&o->addr, o->addr_len, true);
+    outbound_free_secret(o->secret);
+    if (next_way(o) != o->way)
+        connect_to(r, o->slot, (const struct sockaddr *)&o->addr, o->addr_len, next_way(o));
     else
         relay_pool_slot_gone(r->pool, o->slot, failure, &r->w->now);
     metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, -1);
@@ -234,32 +265,30 @@ static const struct conn_events outbound_events = {
     .on_open = on_open,
     .on_data = on_data,
     .on_end = on_end,
+    .on_secure = on_secure,
     .on_sent = on_sent,
     .on_closed = on_closed,
 };
 
 /* --- entry points ---------------------------------------------------------------------------- */
 
-static void connect_failed(struct relay_driver *r, struct relay_slot *slot, int err)
+static void connect_failed(struct relay_driver *r, struct relay_slot *slot,
+                           enum outcome_stage stage, const char *why)
 {
-    char text[128];
-    int len = snprintf(text, sizeof text, "no socket here: %s", strerror(err));
     struct rcpt_outcome failure = {
-        .stage = OUTCOME_CONNECT, .code = 451, .enhanced = "4.3.0", .text = { text, (size_t)len }
+        .stage = stage, .code = 451, .enhanced = "4.3.0", .text = slice_str(why)
     };
     relay_pool_slot_gone(r->pool, slot, &failure, &r->w->now);
 }
 
-static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
-                       socklen_t addr_len, bool is_helo_only)
+static struct outbound *outbound_new(struct relay_driver *r, struct relay_slot *slot,
+                                     const struct sockaddr *addr, socklen_t addr_len)
 {
-    const struct config *cfg = r->w->cfg;
     struct outbound *o = mem_zalloc(sizeof *o);
     o->conn = conn_connect(&r->w->conns, addr, addr_len, &outbound_events, o);
     if (!o->conn) {
         free(o);
-        connect_failed(r, slot, errno);
-        return;
+        return NULL;
     }
     o->r = r;
     o->slot = slot;
@@ -268,10 +297,31 @@ static void connect_to(struct relay_driver *r, struct relay_slot *slot, const st
     o->addr_len = addr_len;
     list_init(&o->pins);
     list_push_back(&r->outbounds, &o->node);
-    smtp_client_init(&o->client, slice_str(cfg->relay.helo ? cfg->relay.helo : cfg->hostname),
+    return o;
+}
+
+static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
+                       socklen_t addr_len, enum outbound_way way)
+{
+    const struct config *cfg = r->w->cfg;
+    struct client_policy policy;
+    char *secret, why[512];
+    if (!outbound_policy(slot->dest->route, way, &policy, &secret, why, sizeof why)) {
+        connect_failed(r, slot, OUTCOME_AUTH, why);
+        return;
+    }
+    struct outbound *o = outbound_new(r, slot, addr, addr_len);
+    if (!o) {
+        snprintf(why, sizeof why, "no socket here: %s", strerror(errno));
+        outbound_free_secret(secret);
+        connect_failed(r, slot, OUTCOME_CONNECT, why);
+        return;
+    }
+    o->way = way;
+    o->secret = secret;
+    smtp_client_init(&o->client, &policy,
+                     slice_str(cfg->relay.helo ? cfg->relay.helo : cfg->hostname),
                      cfg->relay.reply_timeout_ms, &r->w->now);
-    if (is_helo_only)
-        smtp_client_skip_ehlo(&o->client);
     wheel_timer_init(&o->timer, on_connect_timeout);
     wheel_set(&r->w->wheel, &o->timer, r->w->now.mono_ms + cfg->relay.connect_timeout_ms);
     metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_TOTAL, 1);
@@ -281,7 +331,7 @@ static void connect_to(struct relay_driver *r, struct relay_slot *slot, const st
 void outbound_connect(struct relay_driver *r, struct relay_slot *slot,
                       const struct relay_host *host)
 {
-    connect_to(r, slot, (const struct sockaddr *)&host->addr, host->addr_len, false);
+    connect_to(r, slot, (const struct sockaddr *)&host->addr, host->addr_len, OUTBOUND_USUAL);
 }
 
 void outbound_send(struct outbound *o, struct delivery *d)

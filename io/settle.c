@@ -135,6 +135,7 @@ static const char *const stage_names[] = {
     [OUTCOME_GREETING] = "greeting", [OUTCOME_EHLO] = "ehlo",       [OUTCOME_MAIL] = "mail",
     [OUTCOME_RCPT] = "rcpt",         [OUTCOME_DATA] = "data",       [OUTCOME_DOT] = "dot",
     [OUTCOME_LOST] = "lost",         [OUTCOME_UNKNOWN] = "unknown", [OUTCOME_LOCAL] = "local",
+    [OUTCOME_AUTH] = "auth",         [OUTCOME_TLS] = "tls",
 };
 
 static void log_outcome(struct settle *s, const struct delivery *d, uint32_t i,

@@ -10,6 +10,8 @@
  *
  * Limits: TLS_OUTPUT_MAX octets of output that nobody takes; then the session fails.
  *
+ * Sessions of clients are made, remembered and verified in tls_client.c.
+ *
  * What both sides may speak is tls_set_policy: TLS 1.2 and 1.3, AEAD suites with an ephemeral
  * exchange, X25519 and secp256r1 (P-128). Early data is off, which is BoringSSL's default (P-134),
  * and renegotiation does not exist here.
@@ -23,20 +25,6 @@
 #include <stdlib.h>
 
 #define TLS_OUTPUT_MAX (1024 * 1024)
-
-struct tls_session {
-    SSL *ssl;              /* owned */
-    struct tls_set *set;   /* held; NULL for a client */
-    struct slice in;       /* fed and not taken yet */
-    struct buf out;        /* to be sent */
-    struct gather *divert; /* borrowed; where output goes instead while it is not NULL */
-    const char *error;     /* static; NULL: none */
-    char *client_name;     /* owned; of a verified certificate, once the handshake is over */
-};
-
-struct tls_client {
-    SSL_CTX *ctx; /* owned */
-};
 
 /* --- the BIO --------------------------------------------------------------------------------- */
 
@@ -93,10 +81,14 @@ static void attach_bio(struct tls_session *t)
     SSL_set_bio(t->ssl, bio, bio);
 }
 
+struct tls_session *tls_session_of(const SSL *ssl)
+{
+    return BIO_get_data(SSL_get_rbio(ssl));
+}
+
 const struct tls_set *tls_set_of(const SSL *ssl)
 {
-    const struct tls_session *t = BIO_get_data(SSL_get_rbio(ssl));
-    return t->set;
+    return tls_session_of(ssl)->set;
 }
 
 /* --- beginning and end ----------------------------------------------------------------------- */
@@ -115,7 +107,7 @@ void tls_set_policy(SSL_CTX *ctx)
     must(SSL_CTX_set1_curves(ctx, groups, ARRAY_LEN(groups)) == 1);
 }
 
-static struct tls_session *session_new(SSL_CTX *ctx)
+struct tls_session *tls_session_make(SSL_CTX *ctx)
 {
     struct tls_session *t = mem_zalloc(sizeof *t);
     t->ssl = SSL_new(ctx);
@@ -129,38 +121,9 @@ static struct tls_session *session_new(SSL_CTX *ctx)
 struct tls_session *tls_session_new(struct tls_store *s)
 {
     struct tls_set *set = tls_set_acquire(s);
-    struct tls_session *t = session_new(set->ids[0].ctx);
+    struct tls_session *t = tls_session_make(set->ids[0].ctx);
     t->set = set;
     SSL_set_accept_state(t->ssl);
-    return t;
-}
-
-struct tls_client *tls_client_new(void)
-{
-    struct tls_client *c = mem_zalloc(sizeof *c);
-    c->ctx = SSL_CTX_new(TLS_client_method());
-    must(c->ctx);
-    tls_set_policy(c->ctx);
-    SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);
-    return c;
-}
-
-void tls_client_free(struct tls_client *c)
-{
-    if (!c)
-        return;
-    SSL_CTX_free(c->ctx);
-    free(c);
-}
-
-struct tls_session *tls_session_new_client(struct tls_client *client, const char *server_name)
-{
-    struct tls_session *t = session_new(client->ctx);
-    SSL_set_connect_state(t->ssl);
-    /* A name that cannot be one (an address, too long) is not sent; verification will tell. */
-    if (server_name && !SSL_set_tlsext_host_name(t->ssl, server_name))
-        ERR_clear_error();
-    must(tls_session_handshake(t) == TLS_MORE); /* the ClientHello is in the output */
     return t;
 }
 
@@ -172,6 +135,7 @@ void tls_session_free(struct tls_session *t)
     tls_set_release(t->set);
     buf_done(&t->out);
     free(t->client_name);
+    free(t->host);
     free(t);
 }
 

@@ -39,13 +39,25 @@ struct tls_session; /* one connection's; about 3 KiB when idle */
 
 /* As server. Any thread. */
 struct tls_session *tls_session_new(struct tls_store *s);
-/* As client, for outbound connections: verification is the caller's policy and happens after the
- * handshake. One tls_client serves all threads. */
+/*
+ * As client, for outbound connections. A tls_client belongs to one thread: it remembers the last
+ * session with each of up to TLS_CLIENT_HOSTS hosts, so that the next connection resumes it, and
+ * the authorities it has read. Whom the handshake was with is nobody's concern until
+ * tls_client_verify is asked, afterwards, resumed or not.
+ */
+#define TLS_CLIENT_HOSTS 512
 struct tls_client;
 struct tls_client *tls_client_new(void);
-void tls_client_free(struct tls_client *client); /* NULL is harmless */
-/* The ClientHello is in its output at once. server_name may be NULL. */
-struct tls_session *tls_session_new_client(struct tls_client *client, const char *server_name);
+void tls_client_free(struct tls_client *client); /* after its sessions; NULL is harmless */
+/* The ClientHello is in its output at once. server_name goes as SNI, may be NULL; host names the
+ * peer for resumption (copied), such as "mx.example.org:25". */
+struct tls_session *tls_session_new_client(struct tls_client *client, const char *server_name,
+                                           const char *host);
+/* After the handshake: the peer's certificate is signed by an authority of ca_file (NULL: the
+ * system's) and good for one of these names, host names or addresses. False: *why, of `cap` octets,
+ * says what is wrong, for the log and the sender. */
+bool tls_client_verify(struct tls_client *client, const struct tls_session *t, const char *ca_file,
+                       const char *const *names, size_t name_count, char *why, size_t cap);
 void tls_session_free(struct tls_session *t); /* NULL is harmless */
 
 enum tls_result {

@@ -24,6 +24,18 @@ struct tls_identity {
     int64_t expires_ms;
 };
 
+struct tls_session {
+    SSL *ssl;                  /* owned */
+    struct tls_set *set;       /* held; NULL for a client */
+    struct slice in;           /* fed and not taken yet */
+    struct buf out;            /* to be sent */
+    struct gather *divert;     /* borrowed; where output goes instead while it is not NULL */
+    const char *error;         /* static; NULL: none */
+    char *client_name;         /* owned; of a verified certificate, once the handshake is over */
+    struct tls_client *client; /* borrowed; NULL for a server */
+    char *host;                /* owned; a client's: what its tickets are remembered under */
+};
+
 /* All that was loaded together: never changed once it is in use. */
 struct tls_set {
     uint32_t refs; /* atomic: the store's and one of each session */
@@ -58,6 +70,8 @@ struct tls_store {
 void tls_store_set_clock(struct tls_store *s, tls_clock_fn *clock);
 struct tls_set *tls_set_acquire(struct tls_store *s);
 void tls_set_release(struct tls_set *set); /* NULL is harmless */
+struct tls_session *tls_session_make(SSL_CTX *ctx);
+struct tls_session *tls_session_of(const SSL *ssl);
 /* The set of the session that an SSL belongs to. */
 const struct tls_set *tls_set_of(const SSL *ssl);
 

@@ -44,6 +44,10 @@ enum idempotency_mode {
 enum relay_kind { RELAY_MX, RELAY_SMARTHOST, RELAY_HOLD };
 enum route_tls { ROUTE_TLS_OFF, ROUTE_TLS_MAY, ROUTE_TLS_ENCRYPT, ROUTE_TLS_VERIFY };
 
+/* Takes "host", "host:port", "[IPv6]" or "[IPv6]:port" apart; *host is a part of text, *port is
+ * untouched when there is none. False: it is none of these. */
+bool config_host_of(struct slice text, struct slice *host, uint16_t *port);
+
 /* Promises an external Redis may be unable to keep; each must be named to be accepted. */
 enum redis_risk {
     REDIS_RISK_EVICTION = 1 << 0, /* "eviction": maxmemory-policy is not noeviction */
@@ -102,11 +106,22 @@ struct config_tenant {
 };
 
 struct config_route {
+#define ROUTE_USER_MAX   512  /* octets of the name to log in with */
+#define ROUTE_SECRET_MAX 4096 /* octets of a password or token */
+
     char *pattern; /* owned; "*", "example.org" or "*.example.org", lower case */
     enum relay_kind relay;
     char *host; /* owned; smarthost only: name or address */
     uint16_t port;
     enum route_tls tls;
+    char **fallbacks; /* owned; smarthost only: "host" or "host:port", config_host_of reads them */
+    size_t fallback_count;
+    enum route_tls tls;
+    bool tls_implicit;
+    char *tls_name;                   /* owned; NULL: host */
+    char *ca_file;                    /* owned; NULL: the system's */
+    char *user;                       /* owned; NULL: no login */
+    char *password_file, *token_file; /* owned; one of them with a user */
     int line;
 };
 

@@ -202,6 +202,86 @@ static bool is_pattern(struct slice pattern)
     return config_value_is_domain(pattern);
 }
 
+bool config_host_of(struct slice text, struct slice *host, uint16_t *port)
+{
+    size_t end = slice_find(text, text.len > 0 && text.ptr[0] == '[' ? ']' : ':');
+    bool is_bracketed = text.len > 0 && text.ptr[0] == '[';
+    *host = slice_head(text, end);
+    if (is_bracketed) {
+        if (end == text.len)
+            return false;
+        *host = slice_skip(*host, 1);
+        end++;
+    }
+    struct slice rest = slice_skip(text, end);
+    uint32_t number = 0;
+    if (rest.len == 0)
+        return host->len > 0;
+    for (size_t i = 1; i < rest.len && number <= UINT16_MAX; i++) {
+        if (rest.ptr[i] < '0' || rest.ptr[i] > '9')
+            return false;
+        number = number * 10 + (uint32_t)(rest.ptr[i] - '0');
+    }
+    *port = (uint16_t)number;
+    return host->len > 0 && rest.ptr[0] == ':' && number > 0 && number <= UINT16_MAX;
+}
+
+static bool check_fallbacks(struct config_reader *r, const struct config_route *route)
+{
+    for (size_t i = 0; i < route->fallback_count; i++) {
+        struct slice host;
+        uint16_t port;
+        if (!config_host_of(slice_str(route->fallbacks[i]), &host, &port))
+            return config_complain(r, line_of(r, SECTION_ROUTE, "fallback"), SLICE("fallback"),
+                                   "has \"%s\", which is no host or host:port",
+                                   route->fallbacks[i]);
+    }
+    return true;
+}
+
+/* A password goes to nobody who might be somebody else (P-158). */
+static bool check_login(struct config_reader *r, const struct config_route *route)
+{
+    if (!route->user && !route->password_file && !route->token_file)
+        return true;
+    if (!route->user)
+        return config_complain(r, 0, SLICE("user"), "is missing: whose secret is it?");
+    if (!route->password_file == !route->token_file)
+        return config_complain(r, line_of(r, SECTION_ROUTE, "user"), SLICE("user"),
+                               "needs a password_file or a token_file, not both");
+    if (strlen(route->user) > ROUTE_USER_MAX)
+        return config_complain(r, line_of(r, SECTION_ROUTE, "user"), SLICE("user"),
+                               "is longer than %d octets", ROUTE_USER_MAX);
+    return route->tls == ROUTE_TLS_VERIFY ||
+           config_complain(r, line_of(r, SECTION_ROUTE, "user"), SLICE("user"),
+                           "needs tls = \"verify\", or the secret may go to anybody");
+}
+
+static bool check_smarthost(struct config_reader *r, const struct config_route *route)
+{
+    if (!line_of(r, SECTION_ROUTE, "host"))
+        return config_complain(r, 0, SLICE("host"),
+                               "is missing: a smarthost needs one, for example "
+                               "host = \"smtp.example.org\"");
+    if (route->tls_implicit && route->tls < ROUTE_TLS_ENCRYPT)
+        return config_complain(r, line_of(r, SECTION_ROUTE, "tls_implicit"), SLICE("tls_implicit"),
+                               "needs tls = \"encrypt\" or \"verify\"");
+    return check_fallbacks(r, route) && check_login(r, route);
+}
+
+static bool check_no_smarthost(struct config_reader *r)
+{
+    static const char *const keys[] = { "host",     "port", "fallback",      "tls_implicit",
+                                        "tls_name", "user", "password_file", "token_file" };
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        int line = line_of(r, SECTION_ROUTE, keys[i]);
+        if (line)
+            return config_complain(r, line, slice_str(keys[i]),
+                                   "is for smarthosts: write relay = \"smarthost\" or take it out");
+    }
+    return true;
+}
+
 bool config_check_route(struct config_reader *r, const struct config_route *route)
 {
     if (!is_pattern(slice_str(route->pattern)))
@@ -212,15 +292,7 @@ bool config_check_route(struct config_reader *r, const struct config_route *rout
             return config_complain(r, 0, SLICE_NONE,
                                    "there is a route of this pattern on line %d: keep one",
                                    other->line);
-    int host = line_of(r, SECTION_ROUTE, "host"), port = line_of(r, SECTION_ROUTE, "port");
-    if (route->relay == RELAY_SMARTHOST)
-        return host || config_complain(r, 0, SLICE("host"),
-                                       "is missing: a smarthost needs one, for example "
-                                       "host = \"smtp.example.org\"");
-    if (host || port)
-        return config_complain(r, host ? host : port, host ? SLICE("host") : SLICE("port"),
-                               "is for smarthosts: write relay = \"smarthost\" or take it out");
-    return true;
+    return route->relay == RELAY_SMARTHOST ? check_smarthost(r, route) : check_no_smarthost(r);
 }
 
 /* Settings that only one mode of Redis has. */

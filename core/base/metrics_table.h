@@ -46,6 +46,7 @@
     X(DELIVERED_TOTAL, counter, "recipients_delivered_total", "Recipients delivered.")             \
     X(DEFERRED_TOTAL, counter, "recipients_deferred_total", "Recipients put back for a retry.")    \
     X(BOUNCED_TOTAL, counter, "recipients_bounced_total", "Recipients failed for good.")           \
+    X(RELAY_TLS_TOTAL, counter, "relay_tls_total", "Outbound connections that were encrypted.")    \
     X(EXPIRED_TOTAL, counter, "recipients_expired_total", "Recipients given up after expiry.")     \
     X(BOUNCES_SENT_TOTAL, counter, "bounce_messages_total", "Bounce messages queued.")             \
     X(DEAD_TOTAL, counter, "dead_letters_total", "Items moved to the dead letters.")               \

@@ -16,6 +16,7 @@
 #define IN_LISTENER(field)            PLACE(struct config_listener, field)
 #define LISTENER_LIST(field, counter) PLACE_LIST(struct config_listener, field, counter)
 #define IN_ROUTE(field)               PLACE(struct config_route, field)
+#define ROUTE_LIST(field, counter)    PLACE_LIST(struct config_route, field, counter)
 #define IN_TENANT(field)              PLACE(struct config_tenant, field)
 #define TENANT_LIST(field, counter)   PLACE_LIST(struct config_tenant, field, counter)
 

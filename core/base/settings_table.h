@@ -99,8 +99,27 @@
     X(ROUTE, "host", HOST, IN_ROUTE(host), "", "", "",                                             \
       "smarthost: its name or address. Required there.")                                           \
     X(ROUTE, "port", NUMBER, IN_ROUTE(port), "1..65535", "25", "", "smarthost: its port.")         \
-    X(ROUTE, "tls", WORD, IN_ROUTE(tls), "off | (may) | (encrypt) | (verify)", "off", "",          \
-      "Encryption towards the next host.")                                                         \
+    X(ROUTE, "fallback", TEXTS, ROUTE_LIST(fallbacks, fallback_count), "", "", "",                 \
+      "smarthost: hosts to try when it cannot be reached, in this order: \"host\" or "             \
+      "\"host:port\" (\"[IPv6]:port\"); without a port, that of `port`.")                          \
+    X(ROUTE, "tls", WORD, IN_ROUTE(tls), "off | may | encrypt | verify", "may", "",                \
+      "Encryption towards the next host. may: when it is offered, with whoever it is. encrypt: "   \
+      "mail waits until it is offered. verify: the certificate must be good for the name of the "  \
+      "smarthost; for MX hosts, for the domain of the recipient or a name in it.")                 \
+    X(ROUTE, "tls_implicit", BOOL, IN_ROUTE(tls_implicit), "", "no", "",                           \
+      "smarthost: TLS from the first octet, as on port 465, instead of STARTTLS.")                 \
+    X(ROUTE, "tls_name", HOST, IN_ROUTE(tls_name), "", "", "",                                     \
+      "smarthost: the name that its certificate must have; none: `host`.")                         \
+    X(ROUTE, "ca_file", TEXT, IN_ROUTE(ca_file), "", "", "",                                       \
+      "PEM file of the authorities that may sign the certificate; none: those of the system.")     \
+    X(ROUTE, "user", TEXT, IN_ROUTE(user), "", "", "",                                             \
+      "smarthost: the name to log in with. Needs `tls = \"verify\"`, for who gets the password "   \
+      "is to be known, and one of the next two.")                                                  \
+    X(ROUTE, "password_file", TEXT, IN_ROUTE(password_file), "", "", "",                           \
+      "smarthost: file whose first line is the password. Read for each connection.")               \
+    X(ROUTE, "token_file", TEXT, IN_ROUTE(token_file), "", "", "",                                 \
+      "smarthost: file whose first line is an OAuth access token (XOAUTH2), kept fresh by a "      \
+      "program of yours. Read for each connection.")                                               \
     X(TENANT, "senders", TEXTS, TENANT_LIST(senders, sender_count), "", "", "",                    \
       "Addresses its users may send from, in MAIL and in the From field: \"a@example.org\", "      \
       "\"@example.org\" (the domain), \"@*.example.org\" (all below it) or \"*\" (any). None: "    \

@@ -81,14 +81,8 @@ bool delivery_is_hopeless(struct delivery *d, const struct now *now)
     const struct message *m = d->message;
     bool is_late =
         (m->flags & MESSAGE_BY_RETURN) && m->deliver_by_ms > 0 && now->wall_ms >= m->deliver_by_ms;
-    if (m->flags & MESSAGE_REQUIRE_TLS)
-        delivery_fail_open(d, OUTCOME_LOCAL, 550, "5.7.30",
-                           SLICE("REQUIRETLS was asked for, and this gateway has no encrypted "
-                                 "connections to other hosts"));
-    else if (is_late)
+    if (is_late)
         delivery_fail_open(d, OUTCOME_LOCAL, 550, "5.4.7",
                            SLICE("the time to deliver it by is over"));
-    else
-        return false;
-    return true;
+    return is_late;
 }

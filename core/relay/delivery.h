@@ -68,11 +68,8 @@ void delivery_fail_open(struct delivery *d, enum outcome_stage stage, int code,
 void delivery_restart(struct delivery *d);
 /* Forgets the outcomes and keeps their texts: the attempt goes on with another host. */
 void delivery_reopen(struct delivery *d);
-/*
- * What no host of any destination can change: decides the outcomes and returns true when the
- * message asks for what there is no way to do (REQUIRETLS, P-204), or the time is over by which it
- * had to be delivered (DELIVERBY with by-mode R, P-68).
- */
+/* What no host of any destination can change: decides the outcomes and returns true when the time
+ * is over by which it had to be delivered (DELIVERBY with by-mode R, P-68). */
 bool delivery_is_hopeless(struct delivery *d, const struct now *now);
 
 /* Recipients that go together. */

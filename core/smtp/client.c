@@ -6,6 +6,8 @@
  *
  *     GREETING --220--> EHLO --2xx--> READY <--> BUSY        READY --quit--> QUIT --any--> CLOSED
  *                         \--5xx--> HELO --2xx--^
+ *                         |--2xx, STARTTLS, 220--> TLS --secured--> EHLO
+ *                         `--2xx, logins--> AUTH --235--> READY         (client_secure.c)
  *     any --421, protocol error, timeout, loss--> BROKEN     (QUIT goes to CLOSED instead)
  *
  * Every command is a row of client_rows[]: what I say beside where its reply leads. Two cursors
@@ -53,9 +55,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CLIENT_WINDOW    100 /* replies awaited at most; RFC 5321 has 100 recipients at least */
-#define EXPECT_CAP_FIRST 8
-#define BLOCK_TIMEOUT_MS (3 * 60 * 1000) /* RFC 5321 4.5.3.2.5 */
+#define CLIENT_WINDOW        100 /* replies awaited at most; RFC 5321 has 100 recipients at least */
+#define EXPECT_CAP_FIRST     8
+#define BLOCK_TIMEOUT_MS     (3 * 60 * 1000) /* RFC 5321 4.5.3.2.5 */
+#define HANDSHAKE_TIMEOUT_MS (60 * 1000)
 
 /* --- cursors ---------------------------------------------------------------------------------- */
 
@@ -176,6 +179,10 @@ void smtp_client_input(struct smtp_client *c, struct slice in, const struct now 
     while (in.len > 0 && !client_is_over(c)) {
         struct slice text;
         size_t used;
+        if (c->state == CLIENT_TLS) { /* P-194: the peer has nothing to say before the handshake */
+            client_break_injected(c);
+            return;
+        }
         enum reply_event event = reply_parser_feed(&c->parser, in, &used, &text);
         in = slice_skip(in, used);
         if (event == REPLY_EVENT_LINE || event == REPLY_EVENT_DONE)
@@ -227,6 +234,11 @@ enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, str
         say(c, out, now);
     if (out->octets > before)
         return CLIENT_NEXT_BYTES;
+    if (c->send_step == STEP_TLS) {
+        c->send_step = STEP_AWAIT;
+        c->waiting_since_ms = now->mono_ms;
+        return CLIENT_NEXT_TLS;
+    }
     if (c->send_step != STEP_BODY)
         return CLIENT_NEXT_NOTHING;
     c->send_step = STEP_WRITING;
@@ -255,25 +267,51 @@ void smtp_client_body_sent(struct smtp_client *c, struct smtp_txn *txn, const st
 
 /* --- life ------------------------------------------------------------------------------------- */
 
-void smtp_client_init(struct smtp_client *c, struct slice helo, uint32_t reply_timeout_cap_ms,
-                      const struct now *now)
+static void expect_greeting(struct smtp_client *c, const struct now *now)
+{
+    client_enter(c, CLIENT_GREETING);
+    expect_reply(c, (struct client_expect){ STEP_GREETING, 0, NULL }, now);
+}
+
+void smtp_client_init(struct smtp_client *c, const struct client_policy *policy, struct slice helo,
+                      uint32_t reply_timeout_cap_ms, const struct now *now)
 {
     *c = (struct smtp_client){
-        .state = CLIENT_GREETING,
+        .state = CLIENT_TLS,
+        .policy = *policy,
         .helo = helo,
         .reply_timeout_cap_ms = reply_timeout_cap_ms,
-        .waiting_since_ms = -1,
+        .waiting_since_ms = now->mono_ms,
+        .send_step = STEP_TLS,
     };
     list_init(&c->active);
     list_init(&c->done);
     reply_parser_init(&c->parser);
-    expect_reply(c, (struct client_expect){ STEP_GREETING, 0, NULL }, now);
+    if (policy->tls == CLIENT_TLS_IMPLICIT)
+        return;
+    c->send_step = STEP_IDLE;
+    expect_greeting(c, now);
 }
 
-void smtp_client_skip_ehlo(struct smtp_client *c)
+void smtp_client_secured(struct smtp_client *c, bool is_verified, const struct now *now)
 {
-    must(c->state == CLIENT_GREETING);
-    c->is_helo_only = true;
+    must(c->state == CLIENT_TLS && c->expect_count == 0);
+    c->is_secure = true;
+    c->is_verified = is_verified;
+    c->waiting_since_ms = -1;
+    if (!c->is_greeted) {
+        expect_greeting(c, now);
+        return;
+    }
+    client_forget_offers(c); /* P-195 */
+    client_enter(c, CLIENT_EHLO);
+    c->send_step = STEP_EHLO;
+}
+
+bool smtp_client_may_go_clear(const struct smtp_client *c)
+{
+    return c->state == CLIENT_BROKEN && c->policy.tls == CLIENT_TLS_MAY && !c->is_secure &&
+           c->failure.stage == OUTCOME_TLS;
 }
 
 bool smtp_client_awaits_ehlo(const struct smtp_client *c)
@@ -356,6 +394,8 @@ void smtp_client_lost(struct smtp_client *c, enum outcome_stage stage, const cha
         return;
     }
     const char *enhanced = stage == OUTCOME_CONNECT ? "4.4.1" : "4.4.2"; /* P-176 */
+    if (stage == OUTCOME_TLS)
+        enhanced = "4.7.5";
     client_break(c, client_verdict_ours(stage, 451, enhanced, why), NULL);
 }
 
@@ -369,7 +409,9 @@ int64_t smtp_client_deadline(const struct smtp_client *c)
     int64_t timeout_ms;
     if (client_is_over(c))
         return INT64_MAX;
-    if (c->expect_count > 0)
+    if (c->state == CLIENT_TLS)
+        timeout_ms = HANDSHAKE_TIMEOUT_MS;
+    else if (c->expect_count > 0)
         timeout_ms = client_rows[c->expect[c->expect_head].step].timeout_ms;
     else if (c->send_step == STEP_WRITING)
         timeout_ms = BLOCK_TIMEOUT_MS;
@@ -386,5 +428,8 @@ void smtp_client_timeout(struct smtp_client *c)
     if (c->expect_count > 0)
         snprintf(why, sizeof why, "no reply to %s in time",
                  client_rows[c->expect[c->expect_head].step].name);
-    smtp_client_lost(c, OUTCOME_LOST, why);
+    if (c->state == CLIENT_TLS)
+        smtp_client_lost(c, OUTCOME_TLS, "the TLS handshake takes too long");
+    else
+        smtp_client_lost(c, OUTCOME_LOST, why);
 }

@@ -10,6 +10,7 @@
  * the present one in the same flight (RFC 2920 3.1 allows content to begin a group).
  *
  * Life:   GREETING -> EHLO (-> HELO) -> READY <-> BUSY -> QUIT -> CLOSED
+ *         EHLO -> TLS -> EHLO (STARTTLS); TLS -> GREETING (implicit); EHLO -> AUTH -> READY
  *         any -> BROKEN: a 421, a protocol error, a timeout (P-165, P-168, P-170)
  * Limits: two transactions at once; replies as reply.h bounds them.
  */
@@ -28,6 +29,7 @@ enum outcome_stage {
     OUTCOME_CONNECT,
     OUTCOME_GREETING,
     OUTCOME_EHLO,
+    OUTCOME_AUTH, /* logging in to a smarthost */
     OUTCOME_MAIL,
     OUTCOME_RCPT,
     OUTCOME_DATA,
@@ -36,6 +38,29 @@ enum outcome_stage {
     OUTCOME_UNKNOWN, /* ... after the final dot, before its reply: may have been delivered (P-185)
                       */
     OUTCOME_LOCAL,   /* decided here, without asking a peer: routing, limits, expiry */
+    OUTCOME_TLS,     /* no encryption, or not with whom it should be */
+};
+
+enum client_tls {
+    CLIENT_TLS_OFF,
+    CLIENT_TLS_MAY,      /* when it is offered; a refusal of STARTTLS leaves it in clear */
+    CLIENT_TLS_REQUIRED, /* nothing is said in clear but EHLO and STARTTLS */
+    CLIENT_TLS_IMPLICIT, /* nothing at all */
+};
+
+enum client_login {
+    CLIENT_LOGIN_PLAIN = 1 << 0,
+    CLIENT_LOGIN_LOGIN = 1 << 1,
+    CLIENT_LOGIN_XOAUTH2 = 1 << 2,
+};
+
+/* What is fixed before a connection is made. */
+struct client_policy {
+    enum client_tls tls;
+    struct slice user;   /* borrowed; empty: no AUTH */
+    struct slice secret; /* borrowed; the password, or the token of XOAUTH2 */
+    uint32_t logins;     /* bits of enum client_login that may be used */
+    bool is_helo_only;   /* EHLO is not tried: the peer hung up on it (P-163) */
 };
 
 struct rcpt_outcome {
@@ -72,6 +97,8 @@ enum client_state {
     CLIENT_GREETING,
     CLIENT_EHLO,
     CLIENT_HELO,
+    CLIENT_TLS, /* the driver shakes hands: smtp_client_secured, or smtp_client_lost */
+    CLIENT_AUTH,
     CLIENT_READY, /* idle, takes transactions */
     CLIENT_BUSY,  /* one or two transactions under way */
     CLIENT_QUIT,
@@ -86,6 +113,7 @@ enum client_next {
     CLIENT_NEXT_BODY, /* now the content of *txn, then smtp_client_body_sent: dot-stuffed and ended;
                        * with txn->by_bdat, whose command was appended to out, message->size octets
                        * of it and nothing else */
+    CLIENT_NEXT_TLS,  /* start TLS behind what was said, then smtp_client_secured */
     CLIENT_NEXT_CLOSE, /* close the connection */
 };
 
@@ -95,13 +123,15 @@ enum client_capability {
     CLIENT_CAN_8BITMIME = 1 << 2,
     CLIENT_CAN_ENHANCED = 1 << 3,
     CLIENT_CAN_CHUNKING = 1 << 4,
-    CLIENT_CAN_STARTTLS = 1 << 5, /* noted, not used yet */
+    CLIENT_CAN_STARTTLS = 1 << 5,
     CLIENT_CAN_BINARYMIME = 1 << 6,
     CLIENT_CAN_SMTPUTF8 = 1 << 7,
     CLIENT_CAN_DSN = 1 << 8,
     CLIENT_CAN_DELIVERBY = 1 << 9,
     CLIENT_CAN_MT_PRIORITY = 1 << 10,
     CLIENT_CAN_LIMITS = 1 << 11,
+    CLIENT_CAN_REQUIRETLS = 1 << 12,
+    CLIENT_CAN_AUTH = 1 << 13,
 };
 
 /* What a peer announced by LIMITS (RFC 9422); 0: no limit. */
@@ -113,10 +143,12 @@ struct client_limits {
 
 struct smtp_client {
     enum client_state state;
-    uint32_t capabilities;         /* bits of enum client_capability, of the last EHLO */
-    uint64_t size_max;             /* the peer's SIZE; 0: none given */
-    uint64_t deliver_by_min_s;     /* the peer's DELIVERBY; 0: any time */
-    struct client_limits limits;   /* the caller's to obey, in what it gives (P-173) */
+    uint32_t capabilities;       /* bits of enum client_capability, of the last EHLO */
+    uint64_t size_max;           /* the peer's SIZE; 0: none given */
+    uint64_t deliver_by_min_s;   /* the peer's DELIVERBY; 0: any time */
+    struct client_limits limits; /* the caller's to obey, in what it gives (P-173) */
+    uint32_t logins;             /* the peer's AUTH: bits of enum client_login that we know */
+    struct client_policy policy;
     struct slice helo;             /* borrowed: our name */
     uint32_t reply_timeout_cap_ms; /* 0: RFC 5321 4.5.3.2 as it is */
     struct list active;            /* transactions under way, oldest first; at most 2 */
@@ -134,15 +166,23 @@ struct smtp_client {
     /* The send cursor. Private to client.c. */
     struct smtp_txn *sending; /* borrowed; whose commands go out next; NULL: none */
     uint8_t send_step;
+    uint8_t challenges; /* of the login, so far */
     uint8_t ehlo_lines; /* of the reply to EHLO so far; at most SMTP_REPLY_LINES_MAX */
     bool quit_wanted;
-    bool is_helo_only; /* EHLO is not tried */
+    bool is_greeted;  /* the peer's 220 came */
+    bool is_secure;   /* TLS is spoken */
+    bool is_verified; /* ... with whom the policy names: fit for REQUIRETLS */
+    bool is_logged_in;
 };
 
-void smtp_client_init(struct smtp_client *c, struct slice helo, uint32_t reply_timeout_cap_ms,
-                      const struct now *now);
-/* To be called right after init: HELO is said at once, for a peer that hung up on EHLO (P-163). */
-void smtp_client_skip_ehlo(struct smtp_client *c);
+void smtp_client_init(struct smtp_client *c, const struct client_policy *policy, struct slice helo,
+                      uint32_t reply_timeout_cap_ms, const struct now *now);
+/* The handshake that CLIENT_NEXT_TLS asked for is over. is_verified: the peer is who the route or
+ * its domain's policy says, not merely somebody. */
+void smtp_client_secured(struct smtp_client *c, bool is_verified, const struct now *now);
+/* True when only TLS failed and the policy would have had it in clear: a new connection without TLS
+ * may be tried (P-192). */
+bool smtp_client_may_go_clear(const struct smtp_client *c);
 /* True while EHLO was said and nothing was heard since: a peer that ends now may know HELO only. */
 bool smtp_client_awaits_ehlo(const struct smtp_client *c);
 /* Frees what the client owns. Transactions it still has come back through smtp_client_finished

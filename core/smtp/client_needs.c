@@ -8,7 +8,7 @@
  * SIZE, 8BITMIME (P-179), DSN, MT-PRIORITY, DELIVERBY with by-mode N. Time held back
  * (FUTURERELEASE) is spent here and never passed on.
  *
- * REQUIRETLS is met by no peer: connections to the next hop are in clear (P-204).
+ * REQUIRETLS goes to a peer whose certificate was verified and that offers it too (P-204).
  *
  * SMTPUTF8 is said of every message that came with it and has a use for it. To a peer without it,
  * such a message can still go when this transaction's addresses and the header are ASCII (P-180):
@@ -25,7 +25,8 @@
 
 static bool lacks_tls(const struct smtp_client *c, const struct smtp_txn *txn)
 {
-    return txn->message->flags & MESSAGE_REQUIRE_TLS;
+    return (txn->message->flags & MESSAGE_REQUIRE_TLS) &&
+           !(c->is_verified && client_can(c, CLIENT_CAN_REQUIRETLS));
 }
 
 /* Seconds until the message must have been delivered; rounded down, so that time never grows. */
@@ -134,8 +135,8 @@ static const struct need {
     int code;
     const char *enhanced, *text;
 } needs[] = {
-    { lacks_tls, false, 550, "5.7.30", /* P-204 */
-      "REQUIRETLS was asked for, and no encrypted connection to the next hop can be made" },
+    { lacks_tls, true, 550, "5.7.30", /* P-204 */
+      "REQUIRETLS was asked for, and the next hop does not offer it over verified TLS" },
     { is_late, false, 550, "5.4.7", "the time to deliver it by is over" },               /* P-68 */
     { lacks_size, true, 552, "5.3.4", "the message is larger than the next hop takes" }, /* P-178 */
     { lacks_binary, true, 554, "5.6.3", "the next hop takes no binary content" },        /* P-106 */
@@ -231,6 +232,8 @@ void client_put_mail_params(const struct smtp_client *c, const struct message *m
         put_mail_dsn(m, out);
     if (m->deliver_by_ms > 0 && client_can(c, CLIENT_CAN_DELIVERBY))
         put_deliver_by(c, m, out);
+    if (m->flags & MESSAGE_REQUIRE_TLS)
+        gather_copy(out, SLICE(" REQUIRETLS"));
     if (m->priority != 0 && client_can(c, CLIENT_CAN_MT_PRIORITY))
         gather_printf(out, " MT-PRIORITY=%d", m->priority);
 }

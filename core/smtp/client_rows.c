@@ -23,6 +23,11 @@ const struct client_row client_rows[] = {
     [STEP_GREETING] = { "greeting", NULL, on_greeting, MINUTES(5), OUTCOME_GREETING },
     [STEP_EHLO] = { "EHLO", say_ehlo, on_ehlo_reply, MINUTES(5), OUTCOME_EHLO },
     [STEP_HELO] = { "HELO", say_helo, on_helo_reply, MINUTES(5), OUTCOME_EHLO },
+    [STEP_STARTTLS] = { "STARTTLS", client_say_starttls, client_on_starttls_reply, MINUTES(2),
+                        OUTCOME_TLS },
+    [STEP_AUTH] = { "AUTH", client_say_auth, client_on_auth_reply, MINUTES(2), OUTCOME_AUTH },
+    [STEP_AUTH_NEXT] = { "AUTH", client_say_auth_next, client_on_auth_reply, MINUTES(2),
+                         OUTCOME_AUTH },
     [STEP_MAIL] = { "MAIL", say_mail, on_mail_reply, MINUTES(5), OUTCOME_MAIL },
     [STEP_RCPT] = { "RCPT", say_rcpt, on_rcpt_reply, MINUTES(5), OUTCOME_RCPT },
     [STEP_DATA] = { "DATA", say_data, on_data_reply, MINUTES(2), OUTCOME_DATA },
@@ -34,14 +39,14 @@ const struct client_row client_rows[] = {
     [STEP_SAME] = { NULL },
 };
 
-static enum client_step protocol_error(struct smtp_client *c, const struct client_expect *e,
+enum client_step client_protocol_error(struct smtp_client *c, const struct client_expect *e,
                                        const char *why)
 {
     client_break_protocol(c, e, why);
     return STEP_IDLE;
 }
 
-static enum client_step refused(struct smtp_client *c, const struct smtp_reply *r,
+enum client_step client_refused(struct smtp_client *c, const struct smtp_reply *r,
                                 enum outcome_stage stage)
 {
     client_break(c, client_verdict_of(r, stage), NULL);
@@ -54,11 +59,12 @@ static enum client_step on_greeting(struct smtp_client *c, const struct client_e
                                     const struct smtp_reply *r)
 {
     if (smtp_reply_is_transient(r) || smtp_reply_is_permanent(r))
-        return refused(c, r, OUTCOME_GREETING);
+        return client_refused(c, r, OUTCOME_GREETING);
     if (r->code != 220) /* P-162 */
-        return protocol_error(c, e, "the greeting was not 220");
-    client_enter(c, c->is_helo_only ? CLIENT_HELO : CLIENT_EHLO);
-    return c->is_helo_only ? STEP_HELO : STEP_EHLO;
+        return client_protocol_error(c, e, "the greeting was not 220");
+    c->is_greeted = true;
+    client_enter(c, c->policy.is_helo_only ? CLIENT_HELO : CLIENT_EHLO);
+    return c->policy.is_helo_only ? STEP_HELO : STEP_EHLO;
 }
 
 static enum client_step say_ehlo(struct smtp_client *c, struct gather *out)
@@ -75,7 +81,7 @@ static enum client_step say_helo(struct smtp_client *c, struct gather *out)
 }
 
 /* The next word of a line, words cut off; empty at its end. */
-static struct slice next_word(struct slice *line)
+struct slice client_next_word(struct slice *line)
 {
     while (line->len > 0 && line->ptr[0] == ' ')
         *line = slice_skip(*line, 1);
@@ -119,7 +125,7 @@ static void take_limit(struct client_limits *limits, struct slice word)
 static void take_limits(struct smtp_client *c, struct slice line)
 {
     struct slice word;
-    while ((word = next_word(&line)).len > 0)
+    while ((word = client_next_word(&line)).len > 0)
         take_limit(&c->limits, word);
 }
 
@@ -142,19 +148,23 @@ static void take_keyword(struct smtp_client *c, struct slice line)
         { { "DELIVERBY", 9 }, CLIENT_CAN_DELIVERBY },
         { { "MT-PRIORITY", 11 }, CLIENT_CAN_MT_PRIORITY },
         { { "LIMITS", 6 }, CLIENT_CAN_LIMITS },
+        { { "REQUIRETLS", 10 }, CLIENT_CAN_REQUIRETLS },
+        { { "AUTH", 4 }, CLIENT_CAN_AUTH },
     };
-    struct slice word = next_word(&line);
+    struct slice word = client_next_word(&line);
     for (size_t i = 0; i < ARRAY_LEN(keywords); i++) {
         enum client_capability capability = keywords[i].capability;
         if (!slice_eq_nocase(word, keywords[i].name) || client_can(c, capability))
             continue;
         c->capabilities |= capability;
         if (capability == CLIENT_CAN_SIZE)
-            c->size_max = number_of(next_word(&line));
+            c->size_max = number_of(client_next_word(&line));
         else if (capability == CLIENT_CAN_DELIVERBY)
-            c->deliver_by_min_s = number_of(next_word(&line));
+            c->deliver_by_min_s = number_of(client_next_word(&line));
         else if (capability == CLIENT_CAN_LIMITS)
             take_limits(c, line);
+        else if (capability == CLIENT_CAN_AUTH)
+            client_take_logins(c, line);
     }
 }
 
@@ -167,24 +177,24 @@ void client_take_ehlo_line(struct smtp_client *c, struct slice line)
         take_keyword(c, line);
 }
 
-static enum client_step become_ready(struct smtp_client *c)
+/* What was offered, in clear or before HELO, is no longer. */
+void client_forget_offers(struct smtp_client *c)
 {
-    client_enter(c, CLIENT_READY);
-    return STEP_IDLE;
+    c->capabilities = c->logins = 0;
+    c->size_max = c->deliver_by_min_s = 0;
+    c->limits = (struct client_limits){ 0 };
 }
 
 static enum client_step on_ehlo_reply(struct smtp_client *c, const struct client_expect *e,
                                       const struct smtp_reply *r)
 {
     if (smtp_reply_is_positive(r))
-        return become_ready(c);
-    c->capabilities = 0;
-    c->size_max = c->deliver_by_min_s = 0;
-    c->limits = (struct client_limits){ 0 };
+        return client_after_ehlo(c);
+    client_forget_offers(c);
     if (smtp_reply_is_transient(r))
-        return refused(c, r, OUTCOME_EHLO);
+        return client_refused(c, r, OUTCOME_EHLO);
     if (!smtp_reply_is_permanent(r))
-        return protocol_error(c, e, "3xx is no reply to EHLO");
+        return client_protocol_error(c, e, "3xx is no reply to EHLO");
     client_enter(c, CLIENT_HELO); /* P-163 */
     return STEP_HELO;
 }
@@ -193,10 +203,10 @@ static enum client_step on_helo_reply(struct smtp_client *c, const struct client
                                       const struct smtp_reply *r)
 {
     if (smtp_reply_is_positive(r))
-        return become_ready(c);
+        return client_after_ehlo(c);
     if (smtp_reply_is_transient(r) || smtp_reply_is_permanent(r))
-        return refused(c, r, OUTCOME_EHLO);
-    return protocol_error(c, e, "3xx is no reply to HELO");
+        return client_refused(c, r, OUTCOME_EHLO);
+    return client_protocol_error(c, e, "3xx is no reply to HELO");
 }
 
 /* --- a transaction ---------------------------------------------------------------------------- */
@@ -219,7 +229,7 @@ static enum client_step on_mail_reply(struct smtp_client *c, const struct client
     if (smtp_reply_is_positive(r))
         return STEP_SAME;
     if (r->code / 100 == 3)
-        return protocol_error(c, e, "3xx is no reply to MAIL");
+        return client_protocol_error(c, e, "3xx is no reply to MAIL");
     e->txn->mail_failed = true;
     client_decide_open(e->txn, client_verdict_of(r, OUTCOME_MAIL));
     return STEP_AWAIT; /* what was said already will be answered; nothing more is said */
@@ -266,7 +276,7 @@ static enum client_step on_rcpt_reply(struct smtp_client *c, const struct client
 {
     struct smtp_txn *txn = e->txn;
     if (r->code / 100 == 3)
-        return protocol_error(c, e, "3xx is no reply to RCPT: a reply is missing");
+        return client_protocol_error(c, e, "3xx is no reply to RCPT: a reply is missing");
     txn->rcpts_replied++;
     if (txn->mail_failed) /* decided with MAIL */
         return STEP_SAME;
@@ -288,7 +298,7 @@ static enum client_step on_data_reply(struct smtp_client *c, const struct client
 {
     struct smtp_txn *txn = e->txn;
     if (smtp_reply_is_positive(r) || (r->code / 100 == 3 && r->code != 354))
-        return protocol_error(c, e, "only 354 is a positive reply to DATA"); /* P-183 */
+        return client_protocol_error(c, e, "only 354 is a positive reply to DATA"); /* P-183 */
     if (r->code == 354) /* when nobody is to get it: an empty message, its reply ignored (P-182) */
         return txn->rcpts_good > 0 ? STEP_BODY : STEP_LONE_DOT;
     txn->data_failed = true;
@@ -320,7 +330,7 @@ static enum client_step on_dot_reply(struct smtp_client *c, const struct client_
                                      const struct smtp_reply *r)
 {
     if (r->code / 100 == 3)
-        return protocol_error(c, e, "3xx is no reply to the end of data");
+        return client_protocol_error(c, e, "3xx is no reply to the end of data");
     if (is_bdat_refused(e->txn, r))
         return try_data(c, e->txn);
     client_decide_open(e->txn, client_verdict_of(r, OUTCOME_DOT));
@@ -337,7 +347,7 @@ static enum client_step on_lone_dot_reply(struct smtp_client *c, const struct cl
                                           const struct smtp_reply *r)
 {
     if (r->code / 100 == 3)
-        return protocol_error(c, e, "3xx is no reply to the end of data");
+        return client_protocol_error(c, e, "3xx is no reply to the end of data");
     return STEP_SAME;
 }
 
@@ -351,7 +361,7 @@ static enum client_step say_rset(struct smtp_client *c, struct gather *out)
 static enum client_step on_rset_reply(struct smtp_client *c, const struct client_expect *e,
                                       const struct smtp_reply *r)
 {
-    return smtp_reply_is_positive(r) ? STEP_SAME : protocol_error(c, e, "RSET was refused");
+    return smtp_reply_is_positive(r) ? STEP_SAME : client_protocol_error(c, e, "RSET was refused");
 }
 
 static enum client_step say_quit(struct smtp_client *c, struct gather *out)

@@ -12,6 +12,10 @@ enum client_step {
     STEP_GREETING, /* theirs */
     STEP_EHLO,
     STEP_HELO,
+    STEP_STARTTLS,
+    STEP_TLS, /* the driver must be told to shake hands */
+    STEP_AUTH,
+    STEP_AUTH_NEXT, /* what the mechanism says after a 334 */
     STEP_MAIL,
     STEP_RCPT,
     STEP_DATA,
@@ -70,6 +74,15 @@ static inline bool client_can(const struct smtp_client *c, enum client_capabilit
     return c->capabilities & capability;
 }
 
+/* What comes when EHLO was answered: STARTTLS, AUTH, or READY (client_secure.c). Returns where the
+ * send cursor goes. */
+enum client_step client_after_ehlo(struct smtp_client *c);
+client_say_fn client_say_starttls, client_say_auth, client_say_auth_next;
+client_on_fn client_on_starttls_reply, client_on_auth_reply;
+/* The words after AUTH in the reply to EHLO. */
+void client_take_logins(struct smtp_client *c, struct slice words);
+
+void client_forget_offers(struct smtp_client *c); /* until the next EHLO */
 /* A line of the reply to EHLO came (client_rows.c). */
 void client_take_ehlo_line(struct smtp_client *c, struct slice line);
 
@@ -101,5 +114,14 @@ void client_finish(struct smtp_client *c, struct smtp_txn *txn);
 /* The connection is over. `whose` is the transaction that v was said about (NULL: none): the others
  * were merely there. */
 void client_break(struct smtp_client *c, struct rcpt_outcome v, const struct smtp_txn *whose);
+/* Octets in clear where a handshake should begin: somebody else's (P-194). */
+void client_break_injected(struct smtp_client *c);
+/* The next word of a line, words cut off; empty at its end. */
+struct slice client_next_word(struct slice *line);
+/* Breaks the connection by a reply that refuses, or by one that is none; returns STEP_IDLE. */
+enum client_step client_refused(struct smtp_client *c, const struct smtp_reply *r,
+                                enum outcome_stage stage);
+enum client_step client_protocol_error(struct smtp_client *c, const struct client_expect *e,
+                                       const char *why);
 /* Replies and commands do not match any more; e: what was expected, or NULL. */
 void client_break_protocol(struct smtp_client *c, const struct client_expect *e, const char *why);

@@ -99,7 +99,9 @@ static bool step(struct peer *p)
         p->writing = txn;
     }
     p->is_closed = next == CLIENT_NEXT_CLOSE;
-    return next == CLIENT_NEXT_BYTES;
+    if (next == CLIENT_NEXT_TLS)
+        smtp_client_secured(&p->client, p->chance.x & 1, &p->now);
+    return next == CLIENT_NEXT_BYTES || next == CLIENT_NEXT_TLS;
 }
 
 /* What the driver does after every event. Now and then content is still on its way when the peer
@@ -169,6 +171,19 @@ static void end_it(struct peer *p, size_t size)
     message_unref(p->message);
 }
 
+/* Every kind of TLS and login; mostly neither. */
+static struct client_policy policy_of(size_t size)
+{
+    struct client_policy policy = { .is_helo_only = size % 32 == 9 };
+    if (size % 8 < 3)
+        return policy;
+    policy.tls = size % 5 % 4;
+    policy.logins = (uint32_t)(size % 7);
+    policy.user = size % 3 ? SLICE("user") : SLICE_NONE;
+    policy.secret = SLICE("secret");
+    return policy;
+}
+
 /* by_line: a peer that waits for us after each line; otherwise cut anywhere. */
 static void run(struct slice in, bool by_line)
 {
@@ -176,9 +191,8 @@ static void run(struct slice in, bool by_line)
     size_t size = in.len;
     p->chance = cutter_of(in);
     p->message = make_message(in);
-    smtp_client_init(&p->client, SLICE("me.example"), 0, &p->now);
-    if (size % 32 == 9)
-        smtp_client_skip_ehlo(&p->client);
+    struct client_policy policy = policy_of(size);
+    smtp_client_init(&p->client, &policy, SLICE("me.example"), 0, &p->now);
     for (uint32_t i = 0; i < RCPTS_MAX; i++)
         p->rcpts[i] = i;
     pump(p);

@@ -17,6 +17,7 @@ stages   connect   before the greeting        greeting  the greeting itself
          ehlo helo mail rcpt data rset noop quit   the reply to that command
          bdat      the reply to a chunk, its octets read
          body      while content arrives      dot       at the end of content, before its reply
+         starttls auth   the reply to that command     tls      where the handshake would begin
 actions  "550 text" or a list of lines: a reply instead of the usual one
          Reply(lines, close=, drip=, delay=, half_close=)   a reply, and how it is said
          Close(after=octets, reset=)          ends the connection, in the body after so many octets
@@ -25,21 +26,26 @@ actions  "550 text" or a list of lines: a reply instead of the usual one
 It is also a judge of the client: what breaks RFC 5321 or uses what was not offered goes to
 `violations`, which a test expects to be empty. Offered is what `extensions` says, as EHLO says it:
 PIPELINING, SIZE n, 8BITMIME, BINARYMIME, CHUNKING, SMTPUTF8, DSN, DELIVERBY [n], MT-PRIORITY,
-LIMITS NAME=n ..., ENHANCEDSTATUSCODES; a message keeps the parameters it came with.
+LIMITS NAME=n ..., REQUIRETLS, ENHANCEDSTATUSCODES; a message keeps the parameters it came with.
+
+With tls=(certificate, key) it offers STARTTLS, or speaks TLS from the start (implicit=True); with
+users={"name": "password or token"} AUTH PLAIN LOGIN XOAUTH2, over TLS only.
 
 Runs on a thread of its own (asyncio); everything a test reads is only ever appended to.
 """
 import asyncio
+import base64
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
 from dataclasses import dataclass, field
 
 STAGES = {"connect", "greeting", "ehlo", "helo", "mail", "rcpt", "data", "bdat", "body", "dot",
-          "rset", "noop", "quit"}
+          "rset", "noop", "quit", "starttls", "tls", "auth"}
 LINE_MAX = 2048       # of a command, extensions included
 CONTENT_LINE_MAX = 998
 
@@ -53,6 +59,7 @@ MAIL_PARAMS = {
     "ENVID": ("DSN", XTEXT + r"{1,100}"),
     "BY": ("DELIVERBY", r"-?\d{1,9};[NR]T?"),
     "MT-PRIORITY": ("MT-PRIORITY", r"-?\d"),
+    "REQUIRETLS": ("REQUIRETLS", None),
 }
 RCPT_PARAMS = {
     "NOTIFY": ("DSN", r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*"),
@@ -91,6 +98,8 @@ class Message:
     time: float                 # monotonic, when its last octet had come
     rcpt_params: list           # of each of rcpts, as text
     by_bdat: bool               # it came in chunks
+    tls: str                    # "TLSv1.3", or "" in clear
+    user: str                   # who logged in, or ""
 
 
 @dataclass
@@ -110,6 +119,9 @@ class Connection:
     mails: int = 0              # MAIL commands
     pipelined: int = 0          # commands that came before the reply to the one before
     ended: bool = False
+    tls: str = ""               # version
+    resumed: bool = False
+    server_name: str = ""       # the client's SNI
 
 
 class _Ended(Exception):
@@ -120,8 +132,15 @@ class Mx:
     extensions = ("PIPELINING", "SIZE 104857600", "8BITMIME", "ENHANCEDSTATUSCODES")
 
     def __init__(self, extensions=None, helo_only=False, port=0, keep_content=True, name="mx.test",
-                 on_message=None, chaos=None, host="127.0.0.1"):
+                 on_message=None, chaos=None, host="127.0.0.1", tls=None, implicit=False,
+                 users=None):
         """chaos: (seed, rate): at each stage, with that chance, something temporary goes wrong."""
+        self.tls, self.implicit, self.users = None, implicit, users or {}
+        if tls:
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(*map(str, tls))
+            self.tls.sni_callback = lambda sock, name, _: self._names.append(name or "")
+        self._names = []
         self.name = name
         self.host = host
         self.port = port
@@ -260,6 +279,8 @@ class _Session:
         self.offered = ()
         self.reset()
 
+        self.user = ""
+
     def reset(self):
         self.sender = None
         self.params = ""
@@ -330,7 +351,68 @@ class _Session:
         last = reply.lines if isinstance(reply.lines, str) else reply.lines[-1]
         return last[:1] in "23"
 
+    async def shake_hands(self):
+        action = self.mx.action("tls")
+        if isinstance(action, Stall):
+            await asyncio.sleep(action.seconds)
+        elif isinstance(action, str):
+            await self.say(action)
+            await self.end()
+        elif action is not None:
+            await self.end(action.reset)
+        try:
+            await self.writer.start_tls(self.mx.tls)
+        except (ssl.SSLError, OSError) as error:
+            raise _Ended from error
+        tls = self.writer.get_extra_info("ssl_object")
+        self.record.tls, self.record.resumed = tls.version(), tls.session_reused
+        self.record.server_name = self.mx._names[-1] if self.mx._names else ""
+        self.offered, self.helo = (), ""
+        self.reset()
+
+    async def on_starttls(self, text):
+        if not self.offers("STARTTLS"):
+            self.blame("STARTTLS was not offered")
+        if self.buf:
+            self.blame("sent on after STARTTLS without waiting (RFC 3207 4)")
+        if await self.answer("starttls", text, "220 2.0.0 Go ahead"):
+            await self.shake_hands()
+
+    async def ask(self, challenge):
+        await self.say("334 " + base64.b64encode(challenge.encode()).decode())
+        return base64.b64decode(await self.line()).decode()
+
+    async def on_auth(self, text):
+        if not self.offers("AUTH"):
+            self.blame("AUTH was not offered")
+        words = text.split(" ")
+        first = base64.b64decode(words[2]).decode() if len(words) > 2 else None
+        if words[1] == "PLAIN":
+            _, user, secret = first.split("\0")
+        elif words[1] == "LOGIN":
+            user, secret = await self.ask("Username:"), await self.ask("Password:")
+        else:
+            found = re.fullmatch("user=(.*)\1auth=Bearer (.*)\1\1", first)
+            user, secret = found[1], found[2]
+        if self.mx.users.get(user) == secret:
+            if await self.answer("auth", text, "235 2.7.0 Ok"):
+                self.user = user
+            return
+        if words[1] == "XOAUTH2" and await self.ask('{"status":"401"}') != "":
+            self.blame("something was said to the explanation of a refused token")
+        await self.say("535 5.7.8 Wrong credentials")
+
+    def extensions_now(self):
+        lines = list(self.mx.offered)
+        if self.mx.tls and not self.record.tls:
+            lines.append("STARTTLS")
+        if self.mx.users and self.record.tls:
+            lines.append("AUTH PLAIN LOGIN XOAUTH2")
+        return tuple(lines)
+
     async def run(self):
+        if self.mx.tls and self.mx.implicit:
+            await self.shake_hands()
         action = self.mx.action("connect")
         if isinstance(action, Stall):
             await asyncio.sleep(action.seconds)
@@ -344,7 +426,7 @@ class _Session:
             text = await self.line()
             self.record.commands.append(text)
             verb = text.split(" ", 1)[0].upper()
-            if self.buf and verb in ("EHLO", "HELO", "DATA", "QUIT", "NOOP"):
+            if self.buf and verb in ("EHLO", "HELO", "DATA", "QUIT", "NOOP", "AUTH"):
                 if verb != "NOOP":
                     self.blame(f"sent on after {verb} without waiting (RFC 2920 3.1)")
             elif self.buf and verb != "BDAT":
@@ -364,10 +446,11 @@ class _Session:
         if self.mx.helo_only:
             await self.answer("ehlo", text, "500 5.5.1 Unknown command")
             return
-        lines = [f"250-{self.mx.name}"] + ["250-" + e for e in self.mx.offered]
+        offered = self.extensions_now()
+        lines = [f"250-{self.mx.name}"] + ["250-" + e for e in offered]
         lines[-1] = "250 " + lines[-1][4:]
         if await self.answer("ehlo", text, lines):
-            self.offered = self.mx.offered
+            self.offered = offered
 
     def offers(self, keyword):
         return any(e.split()[0] == keyword for e in self.offered)
@@ -476,7 +559,8 @@ class _Session:
     async def take(self, content, by_bdat):
         message = Message(self.sender, self.params, list(self.rcpts),
                           content if self.mx.keep_content else b"", self.record.number, self.helo,
-                          time.monotonic(), list(self.rcpt_params), by_bdat)
+                          time.monotonic(), list(self.rcpt_params), by_bdat, self.record.tls,
+                          self.user)
         self.check_content(content)
         action = self.mx.action("dot", " ".join(self.rcpts))
         if isinstance(action, Stall):

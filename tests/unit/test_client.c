@@ -75,7 +75,8 @@ static void talk_init(struct talk *t, uint32_t rcpt_count)
     }
     gather_init(&t->out);
     buf_init(&t->said, 1024 * 1024);
-    smtp_client_init(&t->client, SLICE("me.example"), 0, &t->now);
+    smtp_client_init(&t->client, &(struct client_policy){ .tls = CLIENT_TLS_OFF },
+                     SLICE("me.example"), 0, &t->now);
 }
 
 static void say(struct talk *t, struct slice s)
@@ -974,8 +975,8 @@ static const struct {
     const char *keywords, *enhanced; /* "": it is sent */
     bool is_unfit;
 } needs[] = {
-    { be_secret, "250-STARTTLS\r\n250-REQUIRETLS\r\n", "5.7.30", false }, /* P-204 */
-    { be_too_late, "250-DELIVERBY\r\n", "5.4.7", false },                 /* P-68 */
+    { be_secret, "250-STARTTLS\r\n250-REQUIRETLS\r\n", "5.7.30", true }, /* P-204 */
+    { be_too_late, "250-DELIVERBY\r\n", "5.4.7", false },                /* P-68 */
     { be_in_time, "", "5.4.7", true },
     { be_in_time, "250-DELIVERBY 2\r\n", "5.4.7", true },
     { be_in_time, "250-DELIVERBY 1\r\n", "", false },
@@ -1041,7 +1042,7 @@ static void helo_when_ehlo_was_hung_up_on(void **state)
     talk_done(t);
 
     talk_init(t, 1);
-    smtp_client_skip_ehlo(&t->client);
+    t->client.policy.is_helo_only = true;
     hear(t, SLICE("220 mx\r\n"), false);
     assert_true(slice_eq(buf_slice(&t->said), SLICE("HELO me.example\r\n")));
     assert_false(smtp_client_awaits_ehlo(&t->client));

@@ -378,21 +378,47 @@ static void what_may_stand_together(void **state)
         config_free(parse(rows[i]));
 }
 
-static void what_is_not_offered_yet_is_refused_with_a_way_out(void **state)
+#define SMARTHOST "route \"y\" { relay = smarthost; host = h; "
+
+/* P-158: who gets the password is known. */
+static void smarthosts_and_their_logins(void **state)
 {
     static const struct {
         const char *text, *expect;
     } rows[] = {
-        { "route \"y\" { tls = may }",
-          ":3: route \"y\": tls: this version does not offer \"may\"" },
-        { "route \"y\" { tls = encrypt }", "write tls = \"off\"" },
-        { "route \"y\" { tls = verify }", "write tls = \"off\"" },
+        { SMARTHOST "user = u; password_file = p }", "user: needs tls = \"verify\"" },
+        { SMARTHOST "user = u; password_file = p; tls = encrypt }", "needs tls = \"verify\"" },
+        { SMARTHOST "user = u; tls = verify }", "needs a password_file or a token_file" },
+        { SMARTHOST "user = u; tls = verify; password_file = p; token_file = t }", "not both" },
+        { SMARTHOST "password_file = p; tls = verify }", "user: is missing" },
+        { SMARTHOST "tls_implicit = yes }", "tls_implicit: needs tls = \"encrypt\"" },
+        { SMARTHOST "fallback = [\"a:0\"] }", "\"a:0\", which is no host or host:port" },
+        { SMARTHOST "fallback = [\"a:65536\"] }", "no host or host:port" },
+        { SMARTHOST "fallback = [\"a:\"] }", "no host or host:port" },
+        { SMARTHOST "fallback = [\"[::1\"] }", "no host or host:port" },
+        { SMARTHOST "fallback = [\"[::1]25\"] }", "no host or host:port" },
+        { SMARTHOST "fallback = [\":25\"] }", "no host or host:port" },
+        { "route \"y\" { user = u }", "user: is for smarthosts" },
+        { "route \"y\" { fallback = [a] }", "fallback: is for smarthosts" },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char text[1000];
         assert_true(snprintf(text, sizeof text, "%s%s", HEAD, rows[i].text) < (int)sizeof text);
         check_error(text, rows[i].expect);
     }
+    struct config *cfg = parse(HEAD SMARTHOST "tls = verify; user = u; token_file = t; "
+                                              "fallback = [a, \"b:587\", \"[::1]:2525\"] }");
+    static const uint16_t ports[] = { 25, 587, 2525 };
+    static const char *const hosts[] = { "a", "b", "::1" };
+    for (size_t i = 0; i < 3; i++) {
+        struct slice host;
+        uint16_t port = 25;
+        assert_true(config_host_of(slice_str(cfg->routes[0].fallbacks[i]), &host, &port));
+        assert_true(slice_eq(host, slice_str(hosts[i])));
+        assert_int_equal(port, ports[i]);
+    }
+    assert_int_equal(cfg->routes[1].tls, ROUTE_TLS_MAY); /* "*", which nobody wrote */
+    config_free(cfg);
 }
 
 /* The file that the design shows, as it stands there. */
@@ -567,7 +593,7 @@ int main(void)
         cmocka_unit_test(errors_of_values),
         cmocka_unit_test(errors_between_settings),
         cmocka_unit_test(what_may_stand_together),
-        cmocka_unit_test(what_is_not_offered_yet_is_refused_with_a_way_out),
+        cmocka_unit_test(smarthosts_and_their_logins),
         cmocka_unit_test(the_file_of_the_design),
         cmocka_unit_test(tenants_and_their_defaults),
         cmocka_unit_test(an_error_fits_whatever_room_there_is),

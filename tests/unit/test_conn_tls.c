@@ -232,7 +232,7 @@ static void peer_free(struct peer *p)
 
 static void peer_start_tls(struct world *w, struct peer *p)
 {
-    p->tls = tls_session_new_client(w->client, "a.example");
+    p->tls = tls_session_new_client(w->client, "a.example", "a");
 }
 
 static void peer_read(struct peer *p)
@@ -932,7 +932,7 @@ static size_t client_data(struct conn *c, struct slice in)
     struct seen *s = c->owner;
     if (conn_tls(c))
         return on_data(c, in);
-    conn_start_tls(c, tls_session_new_client(s->world->client, NULL));
+    conn_start_tls(c, tls_session_new_client(s->world->client, NULL, "b"));
     return in.len;
 }
 

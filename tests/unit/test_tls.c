@@ -820,7 +820,7 @@ static void test_our_client_meets_our_server(void **state)
     struct setup s = SETUP("ec", "wild");
     struct tls_store *store = store_of(&s);
     struct tls_client *client = tls_client_new();
-    struct tls_session *a = tls_session_new_client(client, "y.wild.example");
+    struct tls_session *a = tls_session_new_client(client, "y.wild.example", "y");
     struct tls_session *b = tls_session_new(store);
     struct gather wire;
     char plain[100];
