@@ -105,15 +105,14 @@ struct config_tenant {
     int line;
 };
 
-struct config_route {
 #define ROUTE_USER_MAX   512  /* octets of the name to log in with */
 #define ROUTE_SECRET_MAX 4096 /* octets of a password or token */
 
+struct config_route {
     char *pattern; /* owned; "*", "example.org" or "*.example.org", lower case */
     enum relay_kind relay;
     char *host; /* owned; smarthost only: name or address */
     uint16_t port;
-    enum route_tls tls;
     char **fallbacks; /* owned; smarthost only: "host" or "host:port", config_host_of reads them */
     size_t fallback_count;
     enum route_tls tls;

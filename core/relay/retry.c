@@ -38,12 +38,12 @@ static const struct rule {
     [OUTCOME_DOT] = { SCOPE_MESSAGE, RETRY_DELIVERED, RETRY_LATER, RETRY_FAILED },
     [OUTCOME_LOST] = { SCOPE_CONNECTION, RETRY_LATER, RETRY_LATER, RETRY_LATER },
     [OUTCOME_UNKNOWN] = { SCOPE_MESSAGE, RETRY_LATER, RETRY_LATER, RETRY_LATER },
-    [OUTCOME_LOCAL] = { SCOPE_MESSAGE, RETRY_LATER, RETRY_LATER, RETRY_FAILED },
-};
     /* A password that changed, a certificate that ran out: ours or theirs to mend, nobody's mail is
      * to come back for it (P-159, P-193). */
     [OUTCOME_AUTH] = { SCOPE_CONNECTION, RETRY_LATER, RETRY_LATER, RETRY_LATER },
     [OUTCOME_TLS] = { SCOPE_CONNECTION, RETRY_LATER, RETRY_LATER, RETRY_LATER },
+    [OUTCOME_LOCAL] = { SCOPE_MESSAGE, RETRY_LATER, RETRY_LATER, RETRY_FAILED },
+};
 
 static const struct rule *rule_for(const struct rcpt_outcome *o)
 {
