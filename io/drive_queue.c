@@ -366,6 +366,14 @@ static void pump_commits(struct queue_driver *q)
     commit_tick(q->committer, &q->w->now);
 }
 
+static void pump_claims(struct queue_driver *q)
+{
+    struct claim_room room = { { 0 } };
+    for (int lane = 0; lane < LANE_COUNT && !q->w->is_draining; lane++)
+        room.lanes[lane] = relay_room(q->w->relay, (enum mail_lane)lane);
+    claim_pump(q->claimer, &q->claims.redis, &room, conn_out(q->claims.conn), &q->w->now);
+}
+
 /* A host that vanished sends no reset: heartbeats go every second, so an up link is never silent.
  */
 static void watch_link(struct link *l, int64_t now_ms)
@@ -383,8 +391,7 @@ void queue_pump(struct queue_driver *q)
     pump_commits(q);
     queue_pump_chunks(q, q->w->now.mono_ms);
     if (q->claims.state == LINK_UP && !q->bye_is_sent)
-        claim_pump(q->claimer, &q->claims.redis, q->w->is_draining ? 0 : relay_room(q->w->relay),
-                   conn_out(q->claims.conn), &q->w->now);
+        pump_claims(q);
 }
 
 int64_t queue_wake_ms(const struct queue_driver *q)

@@ -77,6 +77,7 @@ struct relay_driver *relay_new(struct worker *w)
 static void forget(struct relay_driver *r, const struct delivery *d)
 {
     r->held--;
+    r->held_of[message_lane(d->message)]--;
     r->shards[d->shard].held--;
 }
 
@@ -114,12 +115,33 @@ uint32_t relay_talking(const struct relay_driver *r)
     return r->in_flight;
 }
 
-/* Deliveries may use half of the content memory; the other half is for what arrives. */
-uint32_t relay_room(const struct relay_driver *r)
+/* Of the deliveries that may be held each lane has a part of its own, which the others leave free
+ * for it: a worker full of a newsletter takes a password reset at once. */
+static uint32_t kept_for(const struct relay_driver *r, enum mail_lane lane)
 {
-    if (r->held >= r->held_max || r->w->budget.used > r->w->budget.max / 2)
-        return 0;
-    return r->held_max - r->held;
+    static const uint32_t parts[LANE_COUNT] = {
+        [LANE_URGENT] = 8, [LANE_NORMAL] = 8, [LANE_BULK] = 16
+    };
+    uint32_t kept = r->held_max / parts[lane];
+    return kept > r->held_of[lane] ? kept - r->held_of[lane] : 0;
+}
+
+/* Deliveries may use half of the content memory, the better lanes a little more and bulk mail less;
+ * the rest is for what arrives. */
+static bool has_content_room(const struct relay_driver *r, enum mail_lane lane)
+{
+    static const uint64_t eighths[LANE_COUNT] = {
+        [LANE_URGENT] = 5, [LANE_NORMAL] = 4, [LANE_BULK] = 3
+    };
+    return r->w->budget.used <= r->w->budget.max / 8 * eighths[lane];
+}
+
+uint32_t relay_room(const struct relay_driver *r, enum mail_lane lane)
+{
+    uint32_t taken = r->held;
+    for (int other = 0; other < LANE_COUNT; other++)
+        taken += other == (int)lane ? 0 : kept_for(r, (enum mail_lane)other);
+    return taken < r->held_max && has_content_room(r, lane) ? r->held_max - taken : 0;
 }
 
 /* Handed back: what others have by now is not ours to give, and what a commit leased to us
@@ -162,6 +184,7 @@ static bool is_routed_as_before(struct relay_driver *r, const struct delivery *d
 static void take(struct relay_driver *r, const struct delivery *d)
 {
     r->held++;
+    r->held_of[message_lane(d->message)]++;
     r->shards[d->shard].held++;
 }
 

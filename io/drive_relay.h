@@ -12,7 +12,7 @@ void relay_free(struct relay_driver *r);
 /* Takes a leased delivery: accepted here, or claimed. */
 void relay_add(struct relay_driver *r, struct delivery *d);
 /* Deliveries this worker may still take. 0: the memory or the number is used up. */
-uint32_t relay_room(const struct relay_driver *r);
+uint32_t relay_room(const struct relay_driver *r, enum mail_lane lane);
 /* Takes a delivery that is to be handed back untried. */
 void relay_give_back(struct relay_driver *r, struct delivery *d);
 /* False after a lost lease, until every delivery of it has ended and a lease time has passed: what

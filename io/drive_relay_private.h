@@ -61,8 +61,9 @@ struct relay_driver {
     struct list outbounds;
     struct list lookups; /* at the resolver */
     struct settle settle;
-    uint32_t held;      /* deliveries in memory */
-    uint32_t in_flight; /* of those, on a connection */
+    uint32_t held;                /* deliveries in memory */
+    uint32_t held_of[LANE_COUNT]; /* of those, of each lane */
+    uint32_t in_flight;           /* of those, on a connection */
     uint32_t held_max;
     struct relay_shard *shards; /* owned; one for each shard */
     bool is_waiting_for_lease;  /* the last pump stopped at a delivery without a live lease */

@@ -138,7 +138,7 @@ static void set_targets(struct queue_driver *q, struct commit_entry *entry)
     uint32_t *unrouted, unrouted_count;
     size_t n = route_split(q->w->cfg, m, NULL, 0, &m->arena, &groups, &unrouted, &unrouted_count);
     must(unrouted_count == 0 && n > 0); /* the configuration always has a route "*" */
-    uint32_t room = relay_room(q->w->relay);
+    uint32_t room = relay_room(q->w->relay, message_lane(m));
     entry->targets = arena_alloc(&m->arena, n * sizeof *entry->targets);
     entry->target_count = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {

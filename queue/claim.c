@@ -13,6 +13,11 @@
  * may be, and at once again while its claims come back full. Ticks cost Redis a few microseconds
  * and write nothing while nothing is due.
  *
+ * Lanes. A claim takes urgent mail first, then normal, then bulk, of each what there is room for;
+ * rooms are such that no lane fills the memory of another (io/drive_relay.c). Of two lanes that
+ * wait in Redis the worse one gets every eighth claim (BULK_EVERY) before the other, so that a
+ * stream of normal mail does not stop a newsletter for good.
+ *
  * Leases. The worker may begin deliveries of a shard only while its last confirmed heartbeat was
  * sent less than lease_ms ago: Redis counts from later, by the same duration, so whoever reaps us
  * does so after we have stopped. Heartbeats and claims share the link, so an answer that the lease
@@ -25,13 +30,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CLAIM_MAX     64
-#define BEAT_EVERY_MS 1000
-#define TICK_EVERY_MS 250
-#define TICK_LIMIT    256 /* items moved by one kilat_tick */
-#define HINT_EVERY_MS 20
-#define READ_OCTETS   (1024 * 1024)
-#define NEVER         INT64_MIN
+#define CLAIM_MAX      64
+#define BEAT_EVERY_MS  1000
+#define TICK_EVERY_MS  250
+#define TICK_LIMIT     256 /* items moved by one kilat_tick */
+#define HINT_EVERY_MS  20
+#define READ_OCTETS    (1024 * 1024)
+#define BULK_EVERY     8
+#define LANES_TEXT_MAX (LANE_COUNT * 12)
+#define ALL_LANES      ((1u << LANE_COUNT) - 1)
+#define NEVER          INT64_MIN
 
 /* One shard, and its requests. */
 struct claim_shard {
@@ -39,8 +47,8 @@ struct claim_shard {
     struct redis_request beat, tick, bye;
     bool beat_is_out, tick_is_out; /* True exactly from sending to the reply */
     bool bye_is_done;
-    bool was_held; /* a heartbeat was confirmed before: losing it matters */
-    bool may_have; /* a claim may find something */
+    bool was_held;     /* a heartbeat was confirmed before: losing it matters */
+    uint32_t may_have; /* lanes in which a claim may find something: bits, 1 << enum mail_lane */
     int64_t beat_sent_ms, beat_due_ms, tick_due_ms;
     int64_t confirmed_ms; /* when the last confirmed heartbeat was sent; NEVER */
 };
@@ -63,13 +71,14 @@ struct claimer {
     uint16_t shard;               /* claimed from, or next to look at */
     uint64_t number;              /* of the last claim begun */
     uint32_t asked;               /* items that it asks for */
+    struct claim_room asked_of;   /* ... of each lane */
     bool ask_again;               /* its reply was lost */
     struct claimed items[CLAIM_MAX];
     uint32_t item_count, handed; /* items known; of them handed on */
     uint32_t reading;            /* records of the reading under way */
     bool reading_is_void;        /* the lease was lost meanwhile */
     struct arena arena;          /* the items' recipients */
-    uint32_t room;               /* at the last pump */
+    struct claim_room room;      /* at the last pump */
     bool is_up, is_leaving, is_hinted;
     int64_t hint_after_ms, now_ms;
 };
@@ -180,7 +189,8 @@ static void on_tick(struct redis_request *req, const redisReply *reply)
         return;
     long long moved = reply->element[0]->integer, reaped = reply->element[1]->integer;
     metrics_add(s->claimer->cfg.metrics, METRIC_REAPED_TOTAL, reaped);
-    s->may_have |= reply->element[2]->integer > 0;
+    if (reply->element[2]->integer > 0)
+        s->may_have = ALL_LANES;
     if (moved >= TICK_LIMIT || reaped >= TICK_LIMIT)
         s->tick_due_ms = s->claimer->now_ms; /* there is more */
 }
@@ -222,6 +232,17 @@ static void keep_item(struct claimer *c, const redisReply *id, const redisReply 
     break_item(c, item->id, "the item is unreadable");
 }
 
+/* A lane that gave less than was asked of it has no more, when all others left it the chance. */
+static void note_rest(struct claimer *c, uint32_t count)
+{
+    uint32_t got[LANE_COUNT] = { 0 };
+    for (uint32_t i = 0; i < c->item_count; i++)
+        got[lane_of_letter(c->items[i].item.lane)]++;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        if (count < c->asked && c->asked_of.lanes[lane] > 0 && got[lane] < c->asked_of.lanes[lane])
+            c->shards[c->shard].may_have &= ~(1u << lane);
+}
+
 static void on_claim(struct redis_request *req, const redisReply *reply)
 {
     struct claimer *c = container_of(req, struct claimer, request);
@@ -229,28 +250,54 @@ static void on_claim(struct redis_request *req, const redisReply *reply)
     c->state = CLAIM_IDLE;
     c->ask_again = !reply;
     if (!reply || reply->type != REDIS_REPLY_ARRAY) {
-        s->may_have &= !reply; /* an error: the next tick will say */
+        if (reply)
+            s->may_have = 0; /* an error: the next tick will say */
         return;
     }
     for (size_t i = 0; i + 1 < reply->elements; i += 2)
         keep_item(c, reply->element[i], reply->element[i + 1]);
-    s->may_have = reply->elements / 2 >= c->asked;
+    note_rest(c, (uint32_t)(reply->elements / 2));
     metrics_add(c->cfg.metrics, METRIC_CLAIMED_TOTAL, (int64_t)(reply->elements / 2));
     if (c->item_count > 0)
         c->state = CLAIM_HOLDING;
 }
 
+/* "u64n64b8". */
+static struct slice lanes_wanted(const struct claimer *c, char text[LANES_TEXT_MAX])
+{
+    static const char orders[2][LANE_COUNT] = { { LANE_URGENT, LANE_NORMAL, LANE_BULK },
+                                                { LANE_URGENT, LANE_BULK, LANE_NORMAL } };
+    const char *order = orders[c->number % BULK_EVERY == 0];
+    int len = 0;
+    for (int i = 0; i < LANE_COUNT; i++) {
+        uint32_t most = c->asked_of.lanes[(int)order[i]];
+        if (most > 0)
+            len += snprintf(text + len, LANES_TEXT_MAX - (size_t)len, "%c%u", "unb"[(int)order[i]],
+                            most);
+    }
+    return slice_of(text, (size_t)len);
+}
+
 static void send_claim(struct claimer *c, struct redis_link *link, struct gather *out)
 {
+    char lanes[LANES_TEXT_MAX];
     c->state = CLAIM_CLAIMING;
     redis_link_push(link, &c->request, 1, on_claim);
     begin_fcall(out, SLICE("kilat_claim"), c->shard, 6);
     redis_arg(out, slice_str(c->cfg.worker));
     redis_arg_num(out, c->cfg.lease_ms);
-    redis_arg(out, SLICE("unb"));
+    redis_arg(out, lanes_wanted(c, lanes));
     redis_arg_num(out, c->asked);
     redis_arg_num(out, c->asked); /* of one destination: they take turns claim by claim */
     redis_arg_num(out, (int64_t)c->number);
+}
+
+static uint32_t lanes_with_room(const struct claimer *c)
+{
+    uint32_t lanes = 0;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        lanes |= (uint32_t)(c->room.lanes[lane] > 0) << lane;
+    return lanes;
 }
 
 /* The next shard after this one that may have something; false: none. */
@@ -258,13 +305,13 @@ static bool pick_shard(struct claimer *c)
 {
     for (uint16_t i = 1; i <= c->cfg.shards; i++) {
         uint16_t shard = (uint16_t)((c->shard + i) % c->cfg.shards);
-        if (!c->shards[shard].may_have)
+        if (!(c->shards[shard].may_have & lanes_with_room(c)))
             continue;
         if (!c->sink.may_claim || c->sink.may_claim(c->sink.ctx, shard)) {
             c->shard = shard;
             return true;
         }
-        c->shards[shard].may_have = false; /* the next tick will say again */
+        c->shards[shard].may_have = 0; /* the next tick will say again */
     }
     return false;
 }
@@ -276,7 +323,18 @@ static void take_hint(struct claimer *c)
     c->is_hinted = false;
     c->hint_after_ms = c->now_ms + HINT_EVERY_MS;
     for (uint16_t i = 0; i < c->cfg.shards; i++)
-        c->shards[i].may_have = true;
+        c->shards[i].may_have = ALL_LANES;
+}
+
+static void plan_claim(struct claimer *c)
+{
+    c->asked = 0;
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        uint32_t room = c->room.lanes[lane] < CLAIM_MAX ? c->room.lanes[lane] : CLAIM_MAX;
+        c->asked_of.lanes[lane] = room;
+        c->asked = room > c->asked ? room : c->asked;
+    }
+    c->number++;
 }
 
 static void pump_claim(struct claimer *c, struct redis_link *link, struct gather *out)
@@ -286,9 +344,8 @@ static void pump_claim(struct claimer *c, struct redis_link *link, struct gather
         return;
     if (c->ask_again) {
         send_claim(c, link, out);
-    } else if (c->room > 0 && pick_shard(c)) {
-        c->asked = c->room < CLAIM_MAX ? c->room : CLAIM_MAX;
-        c->number++;
+    } else if (pick_shard(c)) {
+        plan_claim(c);
         send_claim(c, link, out);
     }
 }
@@ -392,11 +449,11 @@ static void pump_read(struct claimer *c, struct redis_link *link, struct gather 
 /* --- what the driver calls ------------------------------------------------------------------- */
 
 /* Heartbeats go first: a tick of ours must never find our own lease run out. */
-void claim_pump(struct claimer *c, struct redis_link *link, uint32_t room, struct gather *out,
-                const struct now *now)
+void claim_pump(struct claimer *c, struct redis_link *link, const struct claim_room *room,
+                struct gather *out, const struct now *now)
 {
     c->now_ms = now->mono_ms;
-    c->room = room;
+    c->room = *room;
     if (!c->is_up || c->is_leaving)
         return;
     for (uint16_t i = 0; i < c->cfg.shards; i++)
@@ -423,7 +480,7 @@ int64_t claim_wake_ms(const struct claimer *c)
         return c->now_ms;
     for (uint16_t i = 0; i < c->cfg.shards; i++) {
         int64_t due = shard_wake_ms(&c->shards[i]);
-        if (c->shards[i].may_have && c->room > 0 && c->state == CLAIM_IDLE)
+        if (c->state == CLAIM_IDLE && c->shards[i].may_have & lanes_with_room(c))
             due = c->now_ms;
         wake = due < wake ? due : wake;
     }

@@ -39,11 +39,15 @@ struct claimer; /* claim.c */
 
 struct claimer *claim_new(const struct claim_config *cfg, const struct claim_sink *sink);
 void claim_free(struct claimer *c);
+/* How many more deliveries may be held, of each lane alone; together no more than the largest. */
+struct claim_room {
+    uint32_t lanes[LANE_COUNT];
+};
 /* Appends what is due: a heartbeat per shard once a second; kilat_tick per shard every 250 ms;
- * claims, as long as fewer than `room` deliveries would be held: at most 64 items of one shard at a
- * time, shards in turn, at once again while claims come back full. room 0: claims nothing. */
-void claim_pump(struct claimer *c, struct redis_link *link, uint32_t room, struct gather *out,
-                const struct now *now);
+ * claims, as long as there is room: at most 64 items of one shard at a time, shards in turn, at
+ * once again while claims come back full. No room: claims nothing. */
+void claim_pump(struct claimer *c, struct redis_link *link, const struct claim_room *room,
+                struct gather *out, const struct now *now);
 /* Monotonic ms when claim_pump has something to do. */
 int64_t claim_wake_ms(const struct claimer *c);
 void claim_link_up(struct claimer *c);   /* heartbeats at once */

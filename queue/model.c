@@ -8,6 +8,7 @@
  * an order (a sorted set: by score, then by name), this file sorts too.
  */
 #include "queue/model_private.h"
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -358,6 +359,18 @@ static long long claim_from(struct queue_model *m, struct model_dest *dest, stru
     return n;
 }
 
+/* Leases up to max of a lane, up to per_dest of each destination. */
+static long long claim_lane(struct queue_model *m, char lane, struct model_worker *w, long long max,
+                            long long per_dest, struct buf *ids)
+{
+    struct model_dest *dests[64];
+    long long left = max;
+    size_t n = claimable(m, lane, dests, 64);
+    for (size_t i = 0; i < n && left > 0; i++)
+        left -= claim_from(m, dests[i], w, left < per_dest ? left : per_dest, ids);
+    return max - left;
+}
+
 static void call_claim(struct queue_model *m, const struct call *c)
 {
     struct model_worker *w = worker_of(m, model_word(c, 0));
@@ -366,11 +379,10 @@ static void call_claim(struct queue_model *m, const struct call *c)
     buf_init(&ids, sizeof w->claimed - 1);
     model_put(m, "[");
     bool is_repeated = repeat_claim(m, w, seq);
-    for (const char *lane = model_word(c, 2); *lane && !is_repeated; lane++) {
-        struct model_dest *dests[64];
-        size_t n = claimable(m, *lane, dests, 64);
-        for (size_t i = 0; i < n && left > 0; i++)
-            left -= claim_from(m, dests[i], w, left < per_dest ? left : per_dest, &ids);
+    for (const char *lane = model_word(c, 2), *next; *lane && !is_repeated; lane = next) {
+        long long most = isdigit(lane[1]) ? strtoll(lane + 1, NULL, 10) : left;
+        next = lane + 1 + strspn(lane + 1, "0123456789");
+        left -= claim_lane(m, *lane, w, most < left ? most : left, per_dest, &ids);
     }
     if (ids.len > 0) {
         model_renew(m, w->name, model_number(c, 1));

@@ -88,9 +88,10 @@ static uint32_t tenant_of(const struct relay_pool *p, const struct delivery *d)
 
 static int32_t weight_of(const struct relay_pool *p, const struct pool_line *line)
 {
-    const struct config_tenant *tenant = p->cfg->tenants + line->tenant;
-    bool has_weight = line->tenant < p->cfg->tenant_count && tenant->weight > 0;
-    return has_weight ? (int32_t)tenant->weight : WEIGHT_USUAL;
+    if (line->tenant >= p->cfg->tenant_count)
+        return WEIGHT_USUAL;
+    const struct config_tenant *tenant = &p->cfg->tenants[line->tenant];
+    return tenant->weight > 0 ? (int32_t)tenant->weight : WEIGHT_USUAL;
 }
 
 /* --- lines ----------------------------------------------------------------------------------- */

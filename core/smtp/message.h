@@ -78,9 +78,14 @@ struct message {
         digest[32]; /* of sender, recipients and body: another one under the same key is refused */
 };
 
+static inline enum mail_lane lane_of_letter(char letter)
+{
+    return letter == 'u' ? LANE_URGENT : letter == 'b' ? LANE_BULK : LANE_NORMAL;
+}
+
 static inline enum mail_lane message_lane(const struct message *m)
 {
-    return m->lane == 'u' ? LANE_URGENT : m->lane == 'b' ? LANE_BULK : LANE_NORMAL;
+    return lane_of_letter(m->lane);
 }
 
 /* Sets the last recipient's DSN wishes (orcpt is copied). */

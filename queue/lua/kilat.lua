@@ -284,9 +284,10 @@ local function claimed_before(tag, worker, seq)
   return reply
 end
 
--- kilat_claim(worker, lease_ms, lanes "unb", max, per_dest[, seq]) -> id, item, id, item, ...
--- Leases up to max ready deliveries: lanes in the order given; in each the destination that waited
--- longest, which then goes to the back. The same seq again gives the same deliveries again.
+-- kilat_claim(worker, lease_ms, lanes "u64n64b8", max, per_dest[, seq]) -> id, item, id, item, ...
+-- Leases up to max ready deliveries: lanes in the order given, of each as many as stands behind it,
+-- or any; in each the destination that waited longest, which then goes to the back. The same seq
+-- again gives the same deliveries again.
 local function claim(keys, args)
   local tag, worker = tag_of(keys), args[1]
   local left, per_dest, seq = tonumber(args[4]), tonumber(args[5]), tonumber(args[6] or 0)
@@ -295,25 +296,25 @@ local function claim(keys, args)
     return before
   end
   local now, leases, names = time_ms(), {}, { args[6] or '0' }
-  for lane in string.gmatch(args[3], '.') do
+  for lane, most in string.gmatch(args[3], '(%a)(%d*)') do
     local dkey = tag .. 'd:' .. lane
-    local dests = {}
-    if left > 0 then
-      dests = redis.call('ZRANGEBYSCORE', dkey, '-inf', now, 'LIMIT', 0, left)
+    local dests, of_lane = {}, math.min(left, tonumber(most) or left)
+    if of_lane > 0 then
+      dests = redis.call('ZRANGEBYSCORE', dkey, '-inf', now, 'LIMIT', 0, of_lane)
     end
     for i = 1, #dests do
-      if left == 0 then
+      if of_lane == 0 then
         break
       end
       local list = tag .. 'r:' .. lane .. ':' .. dests[i]
-      local got = redis.call('LPOP', list, math.min(per_dest, left)) or {}
+      local got = redis.call('LPOP', list, math.min(per_dest, of_lane)) or {}
       for j = 1, #got do
         local id, item = string.match(got[j], '^([^\t]*)\t?(.*)$')
         names[#names + 1] = id
         leases[#leases + 1] = id
         leases[#leases + 1] = item
       end
-      left = left - #got
+      left, of_lane = left - #got, of_lane - #got
       if redis.call('EXISTS', list) == 0 then
         redis.call('ZREM', dkey, dests[i])
       else

@@ -70,7 +70,8 @@ static void scene_done(struct scene *s)
 /* One turn; returns how many commands it sent. */
 static size_t pump(struct scene *s, uint32_t room)
 {
-    claim_pump(s->c, &s->redis.link, room, &s->redis.out, &s->now);
+    struct claim_room of = { { room, room, room } };
+    claim_pump(s->c, &s->redis.link, &of, &s->redis.out, &s->now);
     return fake_take(&s->redis);
 }
 
@@ -206,7 +207,7 @@ static void what_is_claimable_is_claimed_and_read(void **state)
     assert_int_equal(claim_wake_ms(s.c), s.now.mono_ms + 250);
     assert_int_equal(pump(&s, 10), 1);
     assert_true(fake_is(unanswered(&s, 0), "FCALL", "kilat_claim", "1", "{q2}n", WORKER, "5000",
-                        "unb", "10", "10", "1", NULL));
+                        "u10n10b10", "10", "10", "1", NULL));
     answer_claim(&s, A, ITEM, B "/3", ITEM, NULL);
     assert_int_equal(s.delivered_count, 0);
     assert_int_equal(claim_wake_ms(s.c), s.now.mono_ms);
@@ -243,6 +244,66 @@ static void a_full_claim_is_followed_by_another(void **state)
     answer_claim(&s, NULL);
     assert_int_equal(pump(&s, 1), 0);
     assert_true(claim_wake_ms(s.c) > s.now.mono_ms);
+    scene_done(&s);
+}
+
+static size_t pump_room(struct scene *s, uint32_t urgent, uint32_t normal, uint32_t bulk)
+{
+    struct claim_room room = { { urgent, normal, bulk } };
+    claim_pump(s->c, &s->redis.link, &room, &s->redis.out, &s->now);
+    return fake_take(&s->redis);
+}
+
+/* Full of bulk mail, a worker still asks for the rest; and only when there may be some. */
+static void each_lane_has_room_of_its_own(void **state)
+{
+    struct scene s;
+    scene_init(&s, 1);
+    settle_in(&s, 9);
+    assert_int_equal(pump_room(&s, 100, 3, 0), 1);
+    assert_true(fake_is(unanswered(&s, 0), "FCALL", "kilat_claim", "1", "{q0}n", WORKER, "5000",
+                        "u64n3", "64", "64", "1", NULL));
+    answer_claim(&s, A, ITEM, NULL);
+    pump_room(&s, 100, 3, 0);
+    answer_records(&s, 1, 9);
+    assert_int_equal(pump_room(&s, 100, 3, 0), 0); /* neither has more */
+    assert_true(claim_wake_ms(s.c) > s.now.mono_ms);
+    assert_int_equal(pump_room(&s, 100, 3, 1), 1); /* bulk was not asked for yet */
+    answer_claim(&s, NULL);
+    assert_int_equal(pump_room(&s, 100, 3, 1), 0);
+    scene_done(&s);
+}
+
+/* A lane that gave all that there was room for may have more. */
+static void a_full_lane_is_asked_again(void **state)
+{
+    struct scene s;
+    scene_init(&s, 1);
+    settle_in(&s, 9);
+    pump_room(&s, 64, 1, 0);
+    answer_claim(&s, A, ITEM, NULL);
+    pump_room(&s, 64, 0, 0);
+    answer_records(&s, 1, 9);
+    assert_int_equal(pump_room(&s, 64, 0, 0), 0);
+    assert_int_equal(pump_room(&s, 64, 1, 0), 1);
+    answer_claim(&s, NULL);
+    scene_done(&s);
+}
+
+/* Every eighth claim takes bulk before normal mail; urgent is always first. */
+static void bulk_gets_every_eighth_claim(void **state)
+{
+    struct scene s;
+    scene_init(&s, 1);
+    settle_in(&s, 9);
+    for (int i = 1; i <= 10; i++) { /* within a quarter of a second: no ticks between */
+        claim_hint(s.c);
+        s.now.mono_ms += 20;
+        assert_int_equal(pump_room(&s, 9, 9, 9), 1);
+        assert_true(
+            slice_eq(unanswered(&s, 0)->argv[6], i % 8 == 0 ? SLICE("u9b9n9") : SLICE("u9n9b9")));
+        answer_claim(&s, NULL);
+    }
     scene_done(&s);
 }
 
@@ -347,7 +408,7 @@ static void a_claim_of_unknown_fate_is_asked_again_by_number(void **state)
     assert_int_equal(pump(&s, 0), 5); /* heartbeats at once, ticks, and the claim */
     assert_true(fake_is(unanswered(&s, 0), "FCALL", "kilat_beat", NULL));
     assert_true(fake_is(unanswered(&s, 4), "FCALL", "kilat_claim", "1", "{q1}n", WORKER, "5000",
-                        "unb", "7", "7", "1", NULL));
+                        "u7n7b7", "7", "7", "1", NULL));
     for (int i = 0; i < 2; i++)
         fake_answer(&s.redis, ":1\r\n");
     for (int i = 0; i < 2; i++)
@@ -452,6 +513,9 @@ int main(void)
         cmocka_unit_test(heartbeats_come_first_and_every_second),
         cmocka_unit_test(what_is_claimable_is_claimed_and_read),
         cmocka_unit_test(a_full_claim_is_followed_by_another),
+        cmocka_unit_test(each_lane_has_room_of_its_own),
+        cmocka_unit_test(a_full_lane_is_asked_again),
+        cmocka_unit_test(bulk_gets_every_eighth_claim),
         cmocka_unit_test(a_hint_looks_everywhere_but_not_all_the_time),
         cmocka_unit_test(what_cannot_be_delivered_is_told),
         cmocka_unit_test(a_missing_or_foreign_record_is_told),

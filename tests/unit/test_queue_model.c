@@ -180,12 +180,12 @@ static void say_resplit(struct words *w)
 
 static void say_claim(struct words *w)
 {
-    static const char *const lanes[] = { "unb", "n", "bu" };
+    static const char *const lanes[] = { "unb", "n", "bu", "u2n1b3", "n2bu0" };
     static uint32_t number;
     number += chance(4) > 0;
     say_worker(w);
     say_ms(w, 8);
-    say(w, "%s", lanes[chance(3)]);
+    say(w, "%s", lanes[chance(ARRAY_LEN(lanes))]);
     say(w, "%u", 1 + chance(6));
     say(w, "%u", 1 + chance(4));
     if (chance(2))

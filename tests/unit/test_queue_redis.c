@@ -31,6 +31,27 @@ static void ready_is_claimed_oldest_first(void **state)
     expect_empty();
 }
 
+/* A backlog of bulk mail for the same destination is not looked at before what is better. */
+static void lanes_are_claimed_in_order_and_number(void **state)
+{
+    static const char *const bulk = ITEM_OF("b", "x.example", "0");
+    enqueue(W1, LONG, "k0000000000000000001", bulk, "R", "0");
+    enqueue(W1, LONG, "k0000000000000000002", bulk, "R", "0");
+    enqueue(W1, LONG, "k0000000000000000003", bulk, "R", "0");
+    enqueue(W1, LONG, A, ITEM, "R", "0");
+    enqueue(W1, LONG, B, ITEM, "R", "0");
+    enqueue(W1, LONG, C, ITEM_OF("u", "x.example", "0"), "R", "0");
+    expect(FN("claim", W2, LONG, "u9n1b1", "9", "9"),
+           "[ " C " " ITEM_OF("u", "x.example",
+                              "0") " " A " " ITEM
+                                   " k0000000000000000001 " ITEM_OF("b", "x.example", "0") " ]");
+    expect(FN("claim", W2, LONG, "u9n0", "9", "9"), "[ ]");
+    expect(FN("claim", W2, LONG, "u9b9n9", "2", "9"),
+           "[ k0000000000000000002 " ITEM_OF(
+               "b", "x.example", "0") " k0000000000000000003 " ITEM_OF("b", "x.example", "0") " ]");
+    expect(FN("claim", W2, LONG, "u9b9n9", "2", "9"), "[ " B " " ITEM " ]");
+}
+
 static void retry_comes_back_when_due(void **state)
 {
     enqueue(W1, LONG, A, ITEM, "L", "0");
@@ -462,6 +483,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         row(born_leased_and_done),
         row(ready_is_claimed_oldest_first),
+        row(lanes_are_claimed_in_order_and_number),
         row(retry_comes_back_when_due),
         row(release_goes_to_the_front_in_order),
         row(the_last_delivery_takes_the_record),
