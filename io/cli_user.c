@@ -29,7 +29,7 @@
 
 struct request {
     const struct config *cfg; /* borrowed */
-    const char *name, *tenant, *password_file;
+    const char *name, *tenant, *lane, *password_file;
     const char *senders[SENDERS_MAX];
     size_t sender_count;
     uint32_t per_minute, per_day;
@@ -90,6 +90,14 @@ static bool set_per_day(struct request *r, const char *value)
     return read_limit(value, &r->per_day);
 }
 
+static bool set_lane(struct request *r, const char *value)
+{
+    struct account a = { 0 };
+    r->lane = value;
+    return account_read_lane(&a, slice_str(value)) ||
+           !complain("not urgent, normal or bulk", value);
+}
+
 static bool set_password_file(struct request *r, const char *value)
 {
     r->password_file = value;
@@ -123,6 +131,7 @@ static const struct {
     { "--sender", ACCOUNT, true, add_sender },
     { "--recipients-per-minute", ACCOUNT, true, set_per_minute },
     { "--recipients-per-day", ACCOUNT, true, set_per_day },
+    { "--lane", ACCOUNT, true, set_lane },
     { "--password-file", PASSWORD, true, set_password_file },
     { "--no-argon2", PASSWORD, false, set_no_argon2 },
     { "--no-scram", PASSWORD, false, set_no_scram },
@@ -181,6 +190,7 @@ static struct account *new_account(const struct request *r, struct buf *error)
     a->tenant = mem_strdup(r->tenant ? r->tenant : "");
     a->recipients_per_minute = r->per_minute;
     a->recipients_per_day = r->per_day;
+    must(!r->lane || account_read_lane(a, slice_str(r->lane)));
     for (size_t i = 0; i < r->sender_count; i++)
         must(sender_list_add(&a->senders, slice_str(r->senders[i])) == STATUS_OK);
     if (set_password(r, a, error))
@@ -271,8 +281,8 @@ static void print_json(const struct account *a)
         fputs(i > 0 ? "," : "", stdout);
         cli_print_json(slice_str(a->senders.patterns[i]));
     }
-    printf("],\"recipients_per_minute\":%u,\"recipients_per_day\":%u}", a->recipients_per_minute,
-           a->recipients_per_day);
+    printf("],\"recipients_per_minute\":%u,\"recipients_per_day\":%u,\"lane\":\"%s\"}",
+           a->recipients_per_minute, a->recipients_per_day, a->has_lane ? account_lane(a) : "");
 }
 
 static void print_limit(const char *what, uint32_t n)
@@ -295,6 +305,7 @@ static void print_account(const struct account *a)
         printf("sender                 as the tenant says\n");
     print_limit("recipients per minute ", a->recipients_per_minute);
     print_limit("recipients per day    ", a->recipients_per_day);
+    printf("lane                   %s\n", a->has_lane ? account_lane(a) : "as the listener says");
 }
 
 static int cmd_show(struct user_store *s, struct request *r)
@@ -349,7 +360,8 @@ static const struct command {
 } commands[] = {
     { "add", NAME | ACCOUNT | PASSWORD, true, cmd_add,
       "add NAME [--tenant TENANT] [--sender PATTERN]... [--recipients-per-minute N]\n"
-      "           [--recipients-per-day N] " PASSWORD_OPTIONS },
+      "           [--recipients-per-day N] [--lane urgent|normal|bulk]\n"
+      "           " PASSWORD_OPTIONS },
     { "passwd", NAME | PASSWORD, true, cmd_passwd, "passwd NAME " PASSWORD_OPTIONS },
     { "disable", NAME, true, cmd_disable, "disable NAME" },
     { "enable", NAME, true, cmd_enable, "enable NAME" },

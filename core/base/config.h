@@ -101,6 +101,7 @@ struct config_tenant {
     bool suppression; /* its suppression list is looked at */
     uint32_t weight;  /* against other tenants with mail in the same lane */
     enum mail_lane lane_best;
+    bool lists_are_bulk; /* mail to a list is bulk when it asks for no lane */
     enum idempotency_mode idempotency;
     int line;
 };

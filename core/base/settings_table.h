@@ -148,7 +148,11 @@
       "Its share of a destination's connections while several tenants have mail waiting there in " \
       "the same lane: twice the weight, twice the recipients.")                                    \
     X(TENANT, "lane_best", WORD, IN_TENANT(lane_best), "urgent | normal | bulk", "urgent", "",     \
-      "The best lane that its users may ask for by MT-PRIORITY; more is lowered to it.")           \
+      "The best lane that its users may ask for, by MT-PRIORITY or an X-Kilat-Lane field; more "   \
+      "is lowered to it.")                                                                         \
+    X(TENANT, "lists_are_bulk", BOOL, IN_TENANT(lists_are_bulk), "", "no", "",                     \
+      "Whether mail with a List-Unsubscribe field, or \"Precedence: bulk\" (or list, or junk), "   \
+      "goes in the bulk lane unless it asks for one by MT-PRIORITY or X-Kilat-Lane.")              \
     X(TENANT, "idempotency", WORD, IN_TENANT(idempotency), "off | header | message-id", "header",  \
       "",                                                                                          \
       "What makes a message that is sent again the same: header: an X-Idempotency-Key field. "     \

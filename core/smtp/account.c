@@ -219,6 +219,25 @@ static bool read_per_day(struct account *a, struct slice value)
     return read_number(value, 1, RECIPIENTS_MAX, &a->recipients_per_day);
 }
 
+static const char *const lane_words[LANE_COUNT] = {
+    [LANE_URGENT] = "urgent", [LANE_NORMAL] = "normal", [LANE_BULK] = "bulk"
+};
+
+bool account_read_lane(struct account *a, struct slice value)
+{
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        if (slice_eq(value, slice_str(lane_words[lane]))) {
+            a->lane = (enum mail_lane)lane;
+            return a->has_lane = true;
+        }
+    return false;
+}
+
+const char *account_lane(const struct account *a)
+{
+    return a->has_lane ? lane_words[a->lane] : NULL;
+}
+
 /* --- words ----------------------------------------------------------------------------------- */
 
 static const struct {
@@ -235,6 +254,7 @@ static const struct {
     { "sender=", read_sender, true, false, "user@domain, @domain, @*.domain or *" },
     { "recipients_per_minute=", read_per_minute, false, false, "a number from 1 to 4000000000" },
     { "recipients_per_day=", read_per_day, false, false, "a number from 1 to 4000000000" },
+    { "lane=", account_read_lane, false, false, "urgent, normal or bulk" },
 };
 
 static enum status complain(struct buf *error, struct slice word, const char *what,
@@ -358,6 +378,8 @@ static enum status put_words(const struct account *a, struct buf *out)
         st = put_number("recipients_per_minute=", a->recipients_per_minute, out);
     if (st == STATUS_OK)
         st = put_number("recipients_per_day=", a->recipients_per_day, out);
+    if (st == STATUS_OK)
+        st = put_text("lane=", account_lane(a), out);
     return st;
 }
 

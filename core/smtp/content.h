@@ -33,8 +33,10 @@ struct smtp_content_policy {
      * nothing is looked up. */
     char *const *senders; /* as in sender_list.h; NULL: none */
     size_t sender_count;
-    struct slice own_name; /* the account's; empty: no account, or one that may say anything */
-    uint64_t size_max;     /* octets; 0: none */
+    struct slice own_name;    /* the account's; empty: no account, or one that may say anything */
+    uint64_t size_max;        /* octets; 0: none */
+    enum mail_lane lane_best; /* what the header may ask for */
+    bool lists_are_bulk;      /* what looks like mail to a list is bulk mail */
     enum idempotency_mode idempotency;
     struct slice tenant; /* whose keys these are; "": none */
 };

@@ -7,6 +7,8 @@
  *     Sender field (P-90), which is judged at the end of the header section. Where nothing is
  *     looked up, a From that cannot be read is let through as it is (P-97).
  *   - X-Idempotency-Key, Message-ID: by which a message that is sent again is known.
+ *   - X-Kilat-Lane: urgent, normal or bulk, no better than the tenant's lane_best; another word
+ * asks for nothing. List-Unsubscribe, Precedence: bulk mail, where the tenant says so.
  *   - TLS-Required: "No" lets delivery go on without TLS (RFC 8689 5), unless REQUIRETLS was said,
  *     which outweighs it.
  *   - Authentication-Results: one that claims to be ours is cut off (P-96, P-248, RFC 8601 5), and
@@ -113,6 +115,39 @@ bool content_on_message_id(struct smtp_content *c, struct slice value)
     if (c->policy.idempotency == IDEMPOTENCY_MESSAGE_ID && id.len > 0 && id.len <= MESSAGE_ID_MAX)
         content_digest_set_message_id(digest_of(c), c->policy.tenant, id);
     return false;
+}
+
+/* --- lanes ----------------------------------------------------------------------------------- */
+
+/* The field is left out whatever it says. */
+bool content_on_lane(struct smtp_content *c, struct slice value)
+{
+    static const struct slice names[LANE_COUNT] = { [LANE_URGENT] = { "urgent", 6 },
+                                                    [LANE_NORMAL] = { "normal", 6 },
+                                                    [LANE_BULK] = { "bulk", 4 } };
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        if (slice_eq_nocase(value_trim(value), names[lane])) {
+            bool is_too_good = lane < (int)c->policy.lane_best;
+            c->message->lane =
+                lane_letter(is_too_good ? c->policy.lane_best : (enum mail_lane)lane);
+            c->seen |= FIELD_LANE;
+        }
+    return false;
+}
+
+bool content_on_precedence(struct smtp_content *c, struct slice value)
+{
+    struct slice word = value_trim(value);
+    if (slice_eq_nocase(word, SLICE("bulk")) || slice_eq_nocase(word, SLICE("list")) ||
+        slice_eq_nocase(word, SLICE("junk")))
+        c->seen |= FIELD_LIST;
+    return false;
+}
+
+void content_settle_lane(struct smtp_content *c)
+{
+    if (c->policy.lists_are_bulk && (c->seen & FIELD_LIST) && !(c->seen & FIELD_LANE))
+        c->message->lane = lane_letter(LANE_BULK);
 }
 
 /* --- the rest -------------------------------------------------------------------------------- */

@@ -63,6 +63,9 @@ static const struct content_field {
     { { "Resent-Bcc", 10 }, FIELD_STRIPPED, 0, NULL },
     { { "Return-Path", 11 }, FIELD_STRIPPED, 0, NULL },
     { { "X-Idempotency-Key", 17 }, FIELD_STRIPPED, 0, content_on_key },
+    { { "X-Kilat-Lane", 12 }, FIELD_STRIPPED, 0, content_on_lane },
+    { { "List-Unsubscribe", 16 }, FIELD_NOTED, FIELD_LIST, NULL },
+    { { "Precedence", 10 }, FIELD_NOTED, 0, content_on_precedence },
     { { "TLS-Required", 12 }, FIELD_NOTED, 0, content_on_tls_required },
     { { "Authentication-Results", 22 }, FIELD_JUDGED, 0, content_on_auth_results },
 };
@@ -131,6 +134,7 @@ static void end_header(struct smtp_content *c)
         content_doom(c, REPLY_NO_FROM);
     } else {
         content_store_missing(c);
+        content_settle_lane(c);
         if (c->digest)
             content_digest_tell_key(c->digest, c->message);
         c->phase = PHASE_BODY;

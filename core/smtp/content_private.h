@@ -32,6 +32,8 @@ enum field_bit {
     FIELD_TO = 1 << 5,
     FIELD_FROM_MANY = 1 << 6,  /* From has several addresses */
     FIELD_TLS_WAIVED = 1 << 7, /* "TLS-Required: No" */
+    FIELD_LANE = 1 << 8,       /* a lane was asked for */
+    FIELD_LIST = 1 << 9,       /* it is mail to a list, by its own words */
 };
 
 struct content_field; /* a row of fields[] */
@@ -82,7 +84,9 @@ void content_end_in_header(struct smtp_content *c);
  * field is to be cut off again. */
 typedef bool content_value_fn(struct smtp_content *c, struct slice value);
 content_value_fn content_on_from, content_on_sender, content_on_message_id, content_on_key,
-    content_on_tls_required, content_on_auth_results;
+    content_on_tls_required, content_on_auth_results, content_on_lane, content_on_precedence;
+/* All fields are known: the lane that they make it. */
+void content_settle_lane(struct smtp_content *c);
 
 /* The Received field (RFC 5321 4.4). */
 void content_store_trace(struct smtp_content *c);

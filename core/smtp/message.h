@@ -83,6 +83,11 @@ static inline enum mail_lane lane_of_letter(char letter)
     return letter == 'u' ? LANE_URGENT : letter == 'b' ? LANE_BULK : LANE_NORMAL;
 }
 
+static inline char lane_letter(enum mail_lane lane)
+{
+    return "unb"[lane];
+}
+
 static inline enum mail_lane message_lane(const struct message *m)
 {
     return lane_of_letter(m->lane);

@@ -28,6 +28,8 @@ static struct smtp_content_policy policy_of(const struct smtp_session *s)
         .is_utf8 = s->message->flags & MESSAGE_UTF8,
         .tls = s->tls,
         .size_max = session_size_max(s),
+        .lane_best = t ? t->lane_best : LANE_URGENT,
+        .lists_are_bulk = t && t->lists_are_bulk && s->message->priority == 0,
         .idempotency = t ? t->idempotency : IDEMPOTENCY_OFF,
         .tenant = t ? slice_str(t->name) : SLICE_NONE,
     };

@@ -99,10 +99,11 @@ uint64_t session_size_max(const struct smtp_session *s)
                                                     : s->server->limits.message_size_max;
 }
 
-/* The lane that was asked for, no better than the tenant may. */
+/* The lane that was asked for, no better than the tenant may; else the user's own, or the
+ * listener's. A field of the header may ask once more (X-Kilat-Lane). */
 static enum mail_lane lane_of(const struct smtp_session *s, const struct mail_params *p)
 {
-    enum mail_lane lane = s->service->lane;
+    enum mail_lane lane = s->account && s->account->has_lane ? s->account->lane : s->service->lane;
     if (p->has_priority)
         lane = p->priority >= URGENT_FROM  ? LANE_URGENT
                : p->priority <= BULK_UP_TO ? LANE_BULK
@@ -131,12 +132,11 @@ static uint32_t flags_of(const struct mail_params *p)
 static struct message *new_message(struct smtp_session *s, struct slice sender,
                                    const struct mail_params *p, const struct now *now)
 {
-    static const char lanes[] = { [LANE_URGENT] = 'u', [LANE_NORMAL] = 'n', [LANE_BULK] = 'b' };
     struct message *m = message_new(s->server->budget);
     m->sender = arena_copy(&m->arena, sender);
     m->helo = arena_copy(&m->arena, slice_str(s->helo));
     m->client = arena_copy(&m->arena, s->peer.client);
-    m->lane = lanes[lane_of(s, p)];
+    m->lane = lane_letter(lane_of(s, p));
     m->flags |= flags_of(p);
     m->ret = p->ret;
     m->envid = arena_copy(&m->arena, p->envid);

@@ -32,7 +32,8 @@ def listed(kilat):
 def test_users_in_a_file(kilat, folder):
     kilat.add_user("alice@sender.test", PASSWORD, "--tenant", "acme", "--sender", "@sender.test",
                    "--recipients-per-day", 5000)
-    kilat.add_user("bob", PASSWORD)
+    kilat.add_user("bob", PASSWORD, "--lane", "bulk")
+    assert kilat.command("user", "add", "carol", "--lane", "slow").returncode == 2
     users = folder / "users"
     assert users.stat().st_mode & 0o777 == 0o600
     assert PASSWORD not in users.read_text()
@@ -40,9 +41,10 @@ def test_users_in_a_file(kilat, folder):
     assert listed(kilat) == {
         "alice@sender.test": {"name": "alice@sender.test", "tenant": "acme", "disabled": False,
                               "password": "argon2id+scram", "senders": ["@sender.test"],
-                              "recipients_per_minute": 0, "recipients_per_day": 5000},
+                              "recipients_per_minute": 0, "recipients_per_day": 5000, "lane": ""},
         "bob": {"name": "bob", "tenant": "", "disabled": True, "password": "argon2id+scram",
-                "senders": [], "recipients_per_minute": 0, "recipients_per_day": 0}}
+                "senders": [], "recipients_per_minute": 0, "recipients_per_day": 0,
+                "lane": "bulk"}}
     before = users.read_text()
     assert kilat.command("user", "add", "carol", "--tenant", "nobody").returncode == 2
     assert users.read_text() == before

@@ -15,6 +15,7 @@ struct content_result {
     size_t len;
     uint64_t size;
     uint32_t flags;
+    char lane;
     bool has_key;
     uint8_t key[32], digest[32];
 };
@@ -63,6 +64,7 @@ static inline struct content_result content_end(struct test_server *t, struct sm
     r.len = m->content.len;
     r.size = m->size;
     r.flags = m->flags;
+    r.lane = m->lane;
     r.has_key = m->has_key;
     memcpy(r.key, m->key, sizeof r.key);
     memcpy(r.digest, m->digest, sizeof r.digest);
@@ -85,7 +87,8 @@ static inline struct content_result content_run(struct test_server *t, struct me
 static inline bool content_result_eq(const struct content_result *a, const struct content_result *b)
 {
     return a->reply == b->reply && a->size == b->size && a->flags == b->flags &&
-           a->has_key == b->has_key && memcmp(a->key, b->key, sizeof a->key) == 0 &&
+           a->lane == b->lane && a->has_key == b->has_key &&
+           memcmp(a->key, b->key, sizeof a->key) == 0 &&
            memcmp(a->digest, b->digest, sizeof a->digest) == 0 &&
            slice_eq(slice_of(a->content, a->len), slice_of(b->content, b->len));
 }

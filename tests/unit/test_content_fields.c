@@ -212,6 +212,48 @@ static void a_from_has_its_maximum(void **state)
     }
 }
 
+/* --- lanes ----------------------------------------------------------------------------------- */
+
+#define LANE "X-Kilat-Lane: "
+
+/* The field never leaves, whatever it says. */
+static void a_lane_is_asked_for(void **state)
+{
+    static const struct {
+        const char *header;
+        enum mail_lane best;
+        bool lists_are_bulk;
+        char lane;
+    } rows[] = {
+        { "From: f\r\n" LANE "urgent\r\n", LANE_URGENT, false, 'u' },
+        { LANE "\r\n  Bulk \r\nFrom: f\r\n", LANE_URGENT, false, 'b' },
+        { "x-kilat-lane:normal\r\nFrom: f\r\n", LANE_URGENT, false, 'n' },
+        { LANE "fast\r\nFrom: f\r\n", LANE_URGENT, false, 'n' },
+        { LANE "\r\nFrom: f\r\n", LANE_URGENT, false, 'n' },
+        { LANE "urgent\r\nFrom: f\r\n", LANE_NORMAL, false, 'n' },
+        { LANE "urgent\r\nFrom: f\r\n", LANE_BULK, false, 'b' },
+        { LANE "bulk\r\nFrom: f\r\n", LANE_NORMAL, false, 'b' },
+        { LANE "bulk\r\n" LANE "urgent\r\nFrom: f\r\n", LANE_URGENT, false, 'u' },
+        { "From: f\r\nList-Unsubscribe: <x:y>\r\n", LANE_URGENT, false, 'n' },
+        { "From: f\r\nList-Unsubscribe: <x:y>\r\n", LANE_URGENT, true, 'b' },
+        { "From: f\r\nPrecedence: bulk\r\n", LANE_URGENT, false, 'n' },
+        { "From: f\r\nPrecedence: bulk\r\n", LANE_URGENT, true, 'b' },
+        { "From: f\r\nPrecedence:  List\r\n", LANE_URGENT, true, 'b' },
+        { "From: f\r\nPrecedence: first-class\r\n", LANE_URGENT, true, 'n' },
+        { LANE "normal\r\nFrom: f\r\nPrecedence: bulk\r\n", LANE_URGENT, true, 'n' },
+        { "From: f\r\nPrecedence: bulk\r\n" LANE "urgent\r\n", LANE_URGENT, true, 'u' },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        policy.lane_best = rows[i].best;
+        policy.lists_are_bulk = rows[i].lists_are_bulk;
+        struct content_result r = play_header(rows[i].header, rows[i].header);
+        if (r.reply != REPLY_OK || r.lane != rows[i].lane)
+            fail_msg("row %zu: %d, lane %c", i, r.reply, r.lane);
+        assert_null(strcasestr(r.content, "x-kilat"));
+        free(r.content);
+    }
+}
+
 /* --- sent again ------------------------------------------------------------------------------ */
 
 #define KEY  "X-Idempotency-Key: "
@@ -506,6 +548,7 @@ int main(void)
         TEST(without_a_policy_only_several_need_a_sender),
         TEST(faults_have_an_order),
         TEST(a_from_has_its_maximum),
+        TEST(a_lane_is_asked_for),
         TEST(a_key_is_taken_out),
         TEST(the_same_is_known_again),
         TEST(nothing_is_known_without_a_key),
