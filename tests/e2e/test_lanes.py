@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who goes first where there are few connections and thousands that wait: lanes, and tenants."""
+import time
+
+import pytest
+
+from lib import postfix_tools
+from lib.kilat import message, send, smarthost
+from lib.mx import Mx, Reply
+from lib.net import wait_until
+
+TRUSTED = {"bind": ["127.0.0.1:0"], "tls": "off", "auth": "off", "networks": ["127.0.0.0/8"]}
+LANES = {lane: {**TRUSTED, "lane": lane} for lane in ("urgent", "normal", "bulk")}
+
+
+def fill(kilat, listener, count, rcpt):
+    postfix_tools.smtp_source(kilat.ports[listener], "-s", 10, "-m", count, "-l", 1000, "-d", "-t",
+                              rcpt, "-f", "a@sender.test")
+
+
+def slow(mx, seconds):
+    mx.on("dot", Reply("250 2.0.0 Ok", delay=seconds))
+
+
+def rcpts_of(messages):
+    return [m.rcpts[0] for m in messages]
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_urgent_never_waits_behind_bulk(gateways, connections):
+    """One site, so many connections, memory and Redis full of bulk mail. Each urgent message leaves
+    after what was on the wire: on each connection a transaction and the one behind it."""
+    bulk, urgent = 2000, 25
+    with Mx() as mx:
+        slow(mx, 0.05)
+        kilat = gateways(workers=1, listener=LANES, route={"*": smarthost(mx.port)},
+                         queue={"deliveries_max": 100},
+                         relay={"per_destination_max": connections})
+        fill(kilat, "bulk", bulk, "bulk@rcpt.test")
+        waits = []
+        for i in range(urgent):
+            rcpt = f"urgent{i}@rcpt.test"
+            asks = {"X_Kilat_Lane": "urgent"} if i % 2 else {}
+            send(kilat.ports["normal" if asks else "urgent"], message(**asks), rcpts=[rcpt])
+            before, since = len(mx.messages), time.monotonic()
+            wait_until(lambda: rcpt in rcpts_of(mx.messages[before - 1:]), 10, rcpt)
+            at = before - 1 + rcpts_of(mx.messages[before - 1:]).index(rcpt)
+            assert at - before <= 2 * connections, f"{at - before} went before {rcpt}"
+            assert b"X-Kilat" not in mx.messages[at].content
+            waits.append(mx.messages[at].time - since)
+            time.sleep(0.05 * (i % 4))
+        assert max(waits) < 1, sorted(waits)
+        assert "bulk@rcpt.test" in rcpts_of(mx.messages[-10:])
+        assert rcpts_of(mx.messages).count("bulk@rcpt.test") < bulk, "nothing waited any more"
+        assert mx.open_connections() <= connections
+        assert mx.violations == []
+
+
+def test_bulk_still_moves_and_tenants_share(gateways):
+    """Two tenants of weight 10 and 30, normal and bulk mail, one connection."""
+    listeners = {f"{lane}-{tenant}": {**TRUSTED, "lane": lane, "tenant": tenant}
+                 for lane in ("normal", "bulk") for tenant in ("small", "large")}
+    with Mx() as mx:
+        kilat = gateways(workers=1, listener=listeners, route={"*": smarthost(mx.port)},
+                         relay={"per_destination_max": 1},
+                         tenant={"small": {"weight": 10}, "large": {"weight": 30}})
+        slow(mx, 0.02)
+        for name in listeners:
+            fill(kilat, name, 400, f"{name}@rcpt.test")
+        before = len(mx.messages)
+        seen = mx.wait(before + 180, timeout=60)[before + 10:before + 170]
+        count = {name: rcpts_of(seen).count(f"{name}@rcpt.test") for name in listeners}
+        assert count["bulk-small"] + count["bulk-large"] in range(19, 22), count
+        assert count["normal-large"] in range(101, 109), count
+        assert count["normal-small"] in range(32, 38), count
+        assert count["bulk-large"] >= 2 * count["bulk-small"] > 0, count
