@@ -14,6 +14,7 @@
 #include "io/node_private.h"
 #include "io/redis_boot.h"
 #include "io/ring.h"
+#include "io/rules_store.h"
 #include "io/tls.h"
 #include <stdio.h>
 #include <sys/resource.h>
@@ -121,6 +122,20 @@ static enum status check_users(const struct config *cfg, struct buf *error)
     return STATUS_OK;
 }
 
+static enum status check_rules(const struct config *cfg, struct buf *error)
+{
+    struct rules_store *store;
+    enum status st = rules_store_new(cfg, &store, error);
+    if (st != STATUS_OK)
+        return st;
+    if (cfg->relay.rules) {
+        printf("relay\n");
+        print_text("rules", cfg->relay.rules);
+    }
+    rules_store_free(store);
+    return STATUS_OK;
+}
+
 /* --- Redis ----------------------------------------------------------------------------------- */
 
 /* A URL without its user and password. */
@@ -149,7 +164,7 @@ int node_check(const struct config *cfg)
 {
     static enum status (*const checks[])(const struct config *,
                                          struct buf *) = { check_ring, check_certificates,
-                                                           check_users, check_redis };
+                                                           check_users, check_rules, check_redis };
     struct buf error;
     enum status st = STATUS_OK;
     buf_init(&error, ERROR_MAX);

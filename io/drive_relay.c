@@ -212,6 +212,24 @@ static void on_settled(void *ctx, const struct delivery *d)
     forget(ctx, d);
 }
 
+/* --- rest that a reply asks for -------------------------------------------------------------- */
+
+/* Replies to what was under way meanwhile ask for the same rest: within a tenth of it they are no
+ * news. */
+bool relay_suspend(struct relay_driver *r, const char *dest, uint32_t ms,
+                   const struct rcpt_outcome *why)
+{
+    bool is_news = relay_suspension_ms(r, dest) < ms - ms / 10;
+    if (is_news)
+        relay_pool_suspend(r->pool, dest, r->w->now.mono_ms + ms, why, &r->w->now);
+    return is_news;
+}
+
+int64_t relay_suspension_ms(const struct relay_driver *r, const char *dest)
+{
+    return relay_pool_suspension_ms(r->pool, dest, &r->w->now);
+}
+
 /* --- what the pool asks ---------------------------------------------------------------------- */
 
 static void keep_failure(struct lookup *l, const struct rcpt_outcome *failure)

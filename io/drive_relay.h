@@ -20,6 +20,10 @@ void relay_give_back(struct relay_driver *r, struct delivery *d);
 bool relay_may_claim(const struct relay_driver *r, uint16_t shard);
 /* The leases of a shard passed to others: what waits is dropped. */
 void relay_lease_lost(struct relay_driver *r, uint16_t shard);
+/* Leaves a destination alone for a while; false: it was told so before, for as long. */
+bool relay_suspend(struct relay_driver *r, const char *dest, uint32_t ms,
+                   const struct rcpt_outcome *why);
+int64_t relay_suspension_ms(const struct relay_driver *r, const char *dest); /* 0: none */
 void relay_pump(struct relay_driver *r); /* at the end of a turn */
 int64_t relay_wake_ms(const struct relay_driver *r);
 void relay_drain(struct relay_driver *r);             /* waiting deliveries go back to the queue */

@@ -13,6 +13,7 @@
 #include "io/admin.h"
 #include "io/authenticator.h"
 #include "io/node_private.h"
+#include "io/rules_store.h"
 #include "io/tls.h"
 #include "io/worker.h"
 #include <errno.h>
@@ -43,6 +44,7 @@ struct node {
     uint16_t shards;
     struct tls_store *tls;             /* owned; NULL: no listener encrypts */
     struct auth_shared *auth;          /* owned; NULL: no listener has AUTH */
+    struct rules_store *rules;         /* owned */
     _Atomic uint32_t *tenant_sessions; /* owned; one for each tenant */
     struct address_caps *address_caps; /* owned; NULL: no address is limited */
     struct admin *admin;               /* owned; NULL without an admin port */
@@ -253,6 +255,22 @@ static void look_after_users(struct node *n, bool is_asked)
     buf_done(&error);
 }
 
+/* --- rules about replies --------------------------------------------------------------------- */
+
+static void look_after_rules(struct node *n, bool is_asked)
+{
+    struct buf error;
+    if (!n->cfg->relay.rules || (!is_asked && !rules_store_has_changed(n->rules)))
+        return;
+    buf_init(&error, ERROR_MAX);
+    bool is_good = rules_store_reload(n->rules, &error) == STATUS_OK;
+    begin_line(n, is_good ? LOG_INFO : LOG_ERROR, is_good ? "rules.reloaded" : "rules.bad");
+    if (!is_good)
+        log_str(&n->log, "error", buf_slice(&error));
+    end_line(n);
+    buf_done(&error);
+}
+
 /* --- start ----------------------------------------------------------------------------------- */
 
 uint32_t node_worker_count(const struct config *cfg)
@@ -302,6 +320,8 @@ static enum status prepare_workers(struct node *n)
     if (st == STATUS_OK)
         st = load_users(n);
     if (st == STATUS_OK)
+        st = rules_store_new(n->cfg, &n->rules, &n->error);
+    if (st == STATUS_OK)
         st = bind_all(n, sets);
     if (st == STATUS_OK)
         st = start_redis(n);
@@ -310,6 +330,7 @@ static enum status prepare_workers(struct node *n)
                     sets[i], count);
         n->workers[i].tls = n->tls;
         n->workers[i].auth_shared = n->auth;
+        n->workers[i].rules = n->rules;
         n->workers[i].tenant_sessions = n->tenant_sessions;
         n->workers[i].address_caps = n->address_caps;
         n->sets[i] = &n->workers[i].metrics;
@@ -410,6 +431,7 @@ static void run_until_signal(struct node *n, const sigset_t *signals)
         look_after_child(n);
         look_after_tls(n, sig == SIGHUP);
         look_after_users(n, sig == SIGHUP);
+        look_after_rules(n, sig == SIGHUP);
     }
 }
 
@@ -516,6 +538,7 @@ static void node_done(struct node *n)
         close(n->log_fd);
     buf_done(&n->error);
     auth_shared_free(n->auth);
+    rules_store_free(n->rules);
     tls_store_free(n->tls);
     free((void *)n->tenant_sessions);
     address_caps_free(n->address_caps);

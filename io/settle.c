@@ -11,6 +11,10 @@
 #include "core/base/must.h"
 #include "core/relay/bounce.h"
 #include "io/drive_queue.h"
+#include "io/drive_relay.h"
+#include "io/rules_store.h"
+#include "queue/policy.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Characters after "<queue id>/" of a delivery made by a split: as many as fit, for they are drawn,
@@ -24,7 +28,10 @@ struct verdicts {
     uint32_t failed_count, first_failed; /* an index into d->rcpts */
     struct report_rcpt *reports;         /* owned */
     uint32_t report_count;
-    uint32_t notices; /* bits of enum delivery_told that are due */
+    uint32_t slow_factor; /* what rules want for those that are later; 1: nothing */
+    uint32_t suspend_ms;  /* ... for the destination; 0: nothing */
+    uint32_t suspend_why; /* an index into d->rcpts */
+    uint32_t notices;     /* bits of enum delivery_told that are due */
 };
 
 static void verdicts_done(struct verdicts *v)
@@ -50,6 +57,8 @@ void settle_init(struct settle *s, struct worker *w, settled_fn *on_settled, voi
     s->ctx = ctx;
     list_init(&s->finishing);
     list_init(&s->waits);
+    s->rules = NULL;
+    s->rules_serial = 0;
 }
 
 void settle_done(struct settle *s)
@@ -63,6 +72,7 @@ void settle_done(struct settle *s)
     }
     while ((node = list_pop_front(&s->finishing)))
         delivery_free(list_entry(node, struct delivery, node));
+    reply_rules_unref(s->rules);
 }
 
 /* --- telling the queue ----------------------------------------------------------------------- */
@@ -130,16 +140,14 @@ static const enum metric fate_metrics[] = {
     [RETRY_EXPIRED] = METRIC_EXPIRED_TOTAL,
 };
 
-static const char *const stage_names[] = {
-    [OUTCOME_NONE] = "none",         [OUTCOME_DNS] = "dns",         [OUTCOME_CONNECT] = "connect",
-    [OUTCOME_GREETING] = "greeting", [OUTCOME_EHLO] = "ehlo",       [OUTCOME_MAIL] = "mail",
-    [OUTCOME_RCPT] = "rcpt",         [OUTCOME_DATA] = "data",       [OUTCOME_DOT] = "dot",
-    [OUTCOME_LOST] = "lost",         [OUTCOME_UNKNOWN] = "unknown", [OUTCOME_LOCAL] = "local",
-    [OUTCOME_AUTH] = "auth",         [OUTCOME_TLS] = "tls",
+static const enum metric category_metrics[] = {
+#define X(id, name, meaning) [CATEGORY_##id] = METRIC_FAILURES_##id,
+    CATEGORIES_TABLE(X)
+#undef X
 };
 
 static void log_outcome(struct settle *s, const struct delivery *d, uint32_t i,
-                        enum retry_fate fate, const char *host)
+                        enum retry_fate fate, const struct reply_verdict *reply, const char *host)
 {
     const struct rcpt_outcome *o = &d->outcomes[i];
     struct log *log = &s->w->log;
@@ -150,43 +158,153 @@ static void log_outcome(struct settle *s, const struct delivery *d, uint32_t i,
     log_str(log, "rcpt", d->message->rcpts[d->rcpts[i]].address);
     log_cstr(log, "fate", fate_names[fate]);
     log_num(log, "code", o->code);
-    log_cstr(log, "stage", stage_names[o->stage]);
+    log_cstr(log, "stage", outcome_stage_name(o->stage));
+    if (reply->category != CATEGORY_NONE)
+        log_cstr(log, "category", category_name(reply->category));
     log_num(log, "attempt", d->attempts + 1);
     log_num(log, "ms", d->started_ms ? s->w->now.mono_ms - d->started_ms : 0);
     log_str(log, "text", o->text);
     log_end(log);
 }
 
+static void count_outcome(struct settle *s, enum retry_fate fate, const struct reply_verdict *reply)
+{
+    metrics_add(&s->w->metrics, fate_metrics[fate], 1);
+    if (reply->category != CATEGORY_NONE)
+        metrics_add(&s->w->metrics, category_metrics[reply->category], 1);
+}
+
 static void sort_in(struct settle *s, const struct delivery *d, uint32_t i, enum retry_fate fate,
-                    struct verdicts *v)
+                    const struct reply_verdict *reply, struct verdicts *v)
 {
     enum report_action action = report_action(s->w->cfg, d, i, fate, v->notices);
     if (action != REPORT_NONE)
-        v->reports[v->report_count++] = (struct report_rcpt){ i, action };
+        v->reports[v->report_count++] = (struct report_rcpt){
+            .i = i,
+            .action = action,
+            .category = reply->category,
+            .is_given_up = fate == RETRY_FAILED && d->outcomes[i].code / 100 != 5,
+        };
     if (fate == RETRY_LATER)
         v->later[v->later_count++] = d->rcpts[i];
     else if (fate != RETRY_DELIVERED && v->failed_count++ == 0)
         v->first_failed = i;
 }
 
+static void on_told(struct commit_finish *f, bool was_lost)
+{
+    commit_finish_free(f);
+}
+
+static void log_hard_bounce(struct settle *s, const struct delivery *d, struct slice rcpt,
+                            uint32_t limit, const struct reply_verdict *reply)
+{
+    log_begin(&s->w->log, LOG_INFO, "relay.hard_bounce");
+    log_cstr(&s->w->log, "id", d->id);
+    log_str(&s->w->log, "tenant", d->message->tenant);
+    log_str(&s->w->log, "rcpt", rcpt);
+    log_cstr(&s->w->log, "category", category_name(reply->category));
+    log_num(&s->w->log, "after", limit);
+    log_end(&s->w->log);
+}
+
+/* How many hard bounces put an address on the list of the message's tenant; 0: none do. */
+static uint32_t bounces_to_suppress(const struct settle *s, const struct message *m)
+{
+    const struct config_tenant *tenant = config_find_tenant(s->w->cfg, m->tenant);
+    bool is_bounce = m->flags & MESSAGE_BOUNCE;
+    return tenant && tenant->suppression && !is_bounce ? tenant->suppress_after_bounces : 0;
+}
+
+/*
+ * P-238. The tenant's list is in a shard of its own, so this is a finish beside that of the
+ * delivery, and said before it: a crash between the two repeats the delivery and with it this; only
+ * where Redis is a cluster may it come a batch later, and a crash then leaves the address for the
+ * next hard bounce. A reply to the content is about this recipient only when there is no other.
+ */
+static void tell_hard_bounce(struct settle *s, const struct delivery *d, uint32_t i,
+                             const struct reply_verdict *reply)
+{
+    char reason[POLICY_REASON_MAX];
+    const struct rcpt_outcome *o = &d->outcomes[i];
+    const struct message *m = d->message;
+    uint32_t limit = bounces_to_suppress(s, m);
+    if (limit == 0 || (o->stage == OUTCOME_DOT && d->rcpt_count > 1))
+        return;
+    int len = snprintf(reason, sizeof reason, "hard bounce: %s, %d%s%s, %s",
+                       category_name(reply->category), o->code, o->enhanced[0] ? " " : "",
+                       o->enhanced, m->id);
+    must(len > 0 && (size_t)len < sizeof reason);
+    struct commit_finish *f =
+        commit_finish_new(FINISH_SUPPRESS, queue_tenant_shard(m->tenant, s->w->shards), d->id);
+    struct slice rcpt = m->rcpts[d->rcpts[i]].address;
+    policy_hard_bounce(&f->item, m->tenant, limit, rcpt, slice_of(reason, (size_t)len));
+    f->done = on_told;
+    metrics_add(&s->w->metrics, METRIC_HARD_BOUNCES_TOTAL, 1);
+    log_hard_bounce(s, d, rcpt, limit, reply);
+    queue_finish(s->w->queue, f);
+}
+
+/* What the rules want besides: the slowest and the longest of all recipients' counts. */
+static void note_actions(uint32_t i, enum retry_fate fate, const struct reply_verdict *reply,
+                         struct verdicts *v)
+{
+    if (fate == RETRY_LATER && reply->slow_factor > v->slow_factor)
+        v->slow_factor = reply->slow_factor;
+    if (reply->suspend_ms > v->suspend_ms) {
+        v->suspend_ms = reply->suspend_ms;
+        v->suspend_why = i;
+    }
+}
+
+static void judge_rcpt(struct settle *s, struct delivery *d, uint32_t i, const char *host,
+                       struct verdicts *v)
+{
+    const struct rcpt_outcome *o = &d->outcomes[i];
+    struct reply_verdict reply = classify(s->rules, o, slice_str(host));
+    enum retry_fate fate = retry_fate(o, &reply, d->expires_ms, &s->w->now);
+    log_outcome(s, d, i, fate, &reply, host);
+    count_outcome(s, fate, &reply);
+    sort_in(s, d, i, fate, &reply, v);
+    note_actions(i, fate, &reply, v);
+    if (fate == RETRY_FAILED && classify_is_hard(o, &reply))
+        tell_hard_bounce(s, d, i, &reply);
+}
+
 static struct verdicts judge(struct settle *s, struct delivery *d, const char *host)
 {
     struct verdicts v = { .later = mem_alloc(d->rcpt_count * sizeof *v.later),
                           .reports = mem_alloc(d->rcpt_count * sizeof *v.reports),
-                          .notices = report_notices_due(s->w->cfg, d, &s->w->now) };
+                          .notices = report_notices_due(s->w->cfg, d, &s->w->now),
+                          .slow_factor = 1 };
     bool is_ambiguous = false;
+    rules_store_refresh(s->w->rules, &s->rules, &s->rules_serial);
     for (uint32_t i = 0; i < d->rcpt_count; i++) {
-        enum retry_fate fate = retry_fate(&d->outcomes[i], d->expires_ms, &s->w->now);
-        log_outcome(s, d, i, fate, host);
-        metrics_add(&s->w->metrics, fate_metrics[fate], 1);
+        judge_rcpt(s, d, i, host, &v);
         is_ambiguous |= d->outcomes[i].stage == OUTCOME_UNKNOWN;
-        sort_in(s, d, i, fate, &v);
     }
     if (v.later_count > 0)
         d->told |= v.notices;
     metrics_add(&s->w->metrics, METRIC_RELAY_ATTEMPTS_TOTAL, 1);
     metrics_add(&s->w->metrics, METRIC_AMBIGUOUS_TOTAL, is_ambiguous);
     return v;
+}
+
+/* A reply asked for less mail: the destination rests. */
+static void suspend(struct settle *s, const struct delivery *d, const struct verdicts *v,
+                    const char *host)
+{
+    const struct rcpt_outcome *o = &d->outcomes[v->suspend_why];
+    if (v->suspend_ms == 0 || !relay_suspend(s->w->relay, d->dest, v->suspend_ms, o))
+        return;
+    metrics_add(&s->w->metrics, METRIC_SUSPENDED_TOTAL, 1);
+    log_begin(&s->w->log, LOG_WARN, "relay.suspended");
+    log_cstr(&s->w->log, "dest", d->dest);
+    log_cstr(&s->w->log, "host", host);
+    log_num(&s->w->log, "ms", v->suspend_ms);
+    log_num(&s->w->log, "code", o->code);
+    log_str(&s->w->log, "text", o->text);
+    log_end(&s->w->log);
 }
 
 /* --- bounces --------------------------------------------------------------------------------- */
@@ -239,6 +357,9 @@ static void fill_finish(struct settle *s, struct commit_finish *f, const struct 
 {
     if (f->kind == FINISH_RETRY) {
         uint32_t delay_ms = retry_delay_ms(s->w->cfg, d->attempts + 1, &s->w->entropy);
+        delay_ms =
+            retry_longer_ms(delay_ms, v->slow_factor,
+                            (uint64_t)relay_suspension_ms(s->w->relay, d->dest), &s->w->entropy);
         f->delay_ms = retry_cap_delay_ms(delay_ms, d->message, &s->w->now);
         encode_item(d, d->attempts + 1, slice_str(d->dest), v->later, v->later_count, &f->item);
     } else if (f->kind == FINISH_DEAD) {
@@ -289,6 +410,7 @@ static void read_header_first(struct settle *s, struct delivery *d, struct verdi
 void settle_decided(struct settle *s, struct delivery *d, const char *host)
 {
     struct verdicts v = judge(s, d, host);
+    suspend(s, d, &v, host);
     if (d->message->chunk_count > 0 && v.report_count > 0) {
         read_header_first(s, d, v, host);
         return;

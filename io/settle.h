@@ -5,16 +5,19 @@
  * word (done, retry, dead, release, resplit). The delivery is freed when that is durable.
  */
 #include "core/relay/delivery.h"
+#include "core/relay/rules.h"
 #include "io/worker.h"
 
 typedef void settled_fn(void *ctx, const struct delivery *d);
 
 struct settle {
-    struct worker *w;       /* borrowed */
-    settled_fn *on_settled; /* told of each delivery that is about to be freed */
-    void *ctx;              /* borrowed */
-    struct list finishing;  /* struct delivery: their end is on the way to Redis */
-    struct list waits;      /* deliveries whose bounce waits for the original's header */
+    struct worker *w;          /* borrowed */
+    settled_fn *on_settled;    /* told of each delivery that is about to be freed */
+    void *ctx;                 /* borrowed */
+    struct list finishing;     /* struct delivery: their end is on the way to Redis */
+    struct list waits;         /* deliveries whose bounce waits for the original's header */
+    struct reply_rules *rules; /* one reference; the newest set of the process's */
+    uint32_t rules_serial;
 };
 
 void settle_init(struct settle *s, struct worker *w, settled_fn *on_settled, void *ctx);

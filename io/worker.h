@@ -28,6 +28,7 @@ struct authenticator;
 struct submit_driver;
 struct queue_driver;
 struct relay_driver;
+struct rules_store;
 struct tls_store;
 
 /* Why no more mail should be sent here now; told before any client is answered 4xx for it. */
@@ -52,6 +53,7 @@ struct worker {
     uint16_t shards;
     struct tls_store *tls;             /* borrowed; NULL: no listener encrypts */
     struct auth_shared *auth_shared;   /* borrowed; NULL: no listener has AUTH */
+    struct rules_store *rules;         /* borrowed */
     _Atomic uint32_t *tenant_sessions; /* borrowed; of the process, one for each tenant */
     struct address_caps *address_caps; /* borrowed; of the process; NULL: no address is limited */
     int log_fd;                        /* borrowed */

@@ -86,15 +86,17 @@ struct commit_entry {
 };
 
 enum commit_finish_kind {
-    FINISH_DONE,    /* delivered or bounced: forget it */
-    FINISH_RETRY,   /* again in delay_ms, with `item` */
-    FINISH_RELEASE, /* hand back at once, to the front */
-    FINISH_DEAD,    /* to the dead letters, item holds the reason */
-    FINISH_CANCEL,  /* as if never queued: withdrawn after a 451 */
-    FINISH_RESPLIT, /* replaced by other deliveries, ready at the front: `item` holds their count,
-                       then "\nid\titem" for each */
+    FINISH_DONE,     /* delivered or bounced: forget it */
+    FINISH_RETRY,    /* again in delay_ms, with `item` */
+    FINISH_RELEASE,  /* hand back at once, to the front */
+    FINISH_DEAD,     /* to the dead letters, item holds the reason */
+    FINISH_CANCEL,   /* as if never queued: withdrawn after a 451 */
+    FINISH_RESPLIT,  /* replaced by other deliveries, ready at the front: `item` holds their count,
+                        then "\nid\titem" for each */
+    FINISH_SUPPRESS, /* ends nothing: a hard bounce for a tenant's suppression list; the shard is
+                        the tenant's, `item` what policy_hard_bounce writes */
 };
-#define FINISH_KINDS (FINISH_RESPLIT + 1)
+#define FINISH_KINDS (FINISH_SUPPRESS + 1)
 
 struct commit_finish;
 /* Called exactly once when durable; was_lost: the lease had passed to another worker. The callee

@@ -32,6 +32,7 @@ static const struct {
     [FINISH_DEAD] = { { "kilat_dead", 10 }, ARGS_ITEM },
     [FINISH_CANCEL] = { { "kilat_cancel", 12 }, ARGS_ITEM },
     [FINISH_RESPLIT] = { { "kilat_resplit", 13 }, ARGS_ITEM },
+    [FINISH_SUPPRESS] = { { "kilat_hard_bounce", 17 }, ARGS_ITEM },
 };
 
 /* --- life ------------------------------------------------------------------------------------ */

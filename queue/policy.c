@@ -133,8 +133,6 @@ void policy_ask(struct policy_question *q, const struct smtp_admission *a, uint1
         add_limits(q, a);
 }
 
-/* --- the answer ------------------------------------------------------------------------------ */
-
 static struct slice printable(struct slice text)
 {
     size_t n = 0;
@@ -142,6 +140,21 @@ static struct slice printable(struct slice text)
         n++;
     return slice_head(text, n);
 }
+
+/* --- hard bounces ---------------------------------------------------------------------------- */
+
+void policy_hard_bounce(struct buf *out, struct slice tenant, uint32_t limit, struct slice rcpt,
+                        struct slice reason)
+{
+    char form[POLICY_ADDRESS_MAX];
+    struct slice address = policy_address(form, rcpt);
+    must(limit > 0 && printable(reason).len > 0);
+    enum status st = buf_printf(out, "%.*s\t%u\t%.*s\t%.*s", SLICE_ARG(tenant), limit,
+                                SLICE_ARG(printable(reason)), SLICE_ARG(address));
+    must(st == STATUS_OK);
+}
+
+/* --- the answer ------------------------------------------------------------------------------ */
 
 enum smtp_admit policy_answer(const redisReply *reply, struct slice *reason)
 {

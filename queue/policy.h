@@ -37,6 +37,11 @@ void policy_ask(struct policy_question *q, const struct smtp_admission *a, uint1
  * recipient is suppressed. */
 enum smtp_admit policy_answer(const redisReply *reply, struct slice *reason);
 
+/* What FINISH_SUPPRESS says: after `limit` hard bounces (at least 1) of this mailbox it is on the
+ * tenant's list, with this reason: printable ASCII, cut at POLICY_REASON_MAX. */
+void policy_hard_bounce(struct buf *out, struct slice tenant, uint32_t limit, struct slice rcpt,
+                        struct slice reason);
+
 /*
  * The one form in which a mailbox stands on a suppression list: the domain in lower case, the local
  * part as given, quoted only where it must be (P-44: what is compared is what the quotes say).

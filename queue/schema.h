@@ -21,6 +21,7 @@
  *     p:<worker>   string: number and delivery ids of the worker's last claim
  *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
  *     s:<tenant>   hash: canonical address -> reason; its suppression list
+ *     h:<tenant>:..  string, TTL: hard bounces of an address so far (lua/policy.lua)
  *     a:<tenant>:..  string, TTL: recipients of late (lua/policy.lua)
  * {cfg} holds the shard count, the schema version and a secret of authentication, and beside it are
  *     {cfg}users         hash: name -> line of core/smtp/account.h

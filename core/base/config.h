@@ -98,8 +98,9 @@ struct config_tenant {
     uint64_t message_size_max;                                    /* octets */
     uint32_t sessions_max;                                        /* at once, in this process */
     bool null_sender;                                             /* MAIL FROM:<> is allowed */
-    bool suppression; /* its suppression list is looked at */
-    uint32_t weight;  /* against other tenants with mail in the same lane */
+    bool suppression;                /* its suppression list is looked at */
+    uint32_t suppress_after_bounces; /* hard bounces that put an address on it; 0: none do */
+    uint32_t weight;                 /* against other tenants with mail in the same lane */
     enum mail_lane lane_best;
     bool lists_are_bulk; /* mail to a list is bulk when it asks for no lane */
     enum idempotency_mode idempotency;
@@ -211,6 +212,7 @@ struct config {
         uint16_t mx_port;          /* 25 */
         bool allow_private;        /* MX hosts in loopback, private and link-local networks */
         char *helo;                /* NULL: hostname */
+        char *rules; /* owned; file of rules about replies; NULL: those that are built in */
     } relay;
     struct {
         uint32_t *schedule_ms; /* owned; wait before the 2nd, 3rd, ... attempt; last repeats */

@@ -23,15 +23,29 @@ static int64_t sum_of(const struct metrics *const *sets, size_t count, size_t wh
     return sum;
 }
 
+/* The name without its labels. */
+static struct slice family_of(const struct metric_row *row)
+{
+    struct slice name = slice_str(row->name);
+    return slice_head(name, slice_find(name, '{'));
+}
+
+/* What stands once before all series of a family. */
+static enum status describe(size_t i, struct buf *out)
+{
+    struct slice family = family_of(&rows[i]);
+    if (i > 0 && slice_eq(family, family_of(&rows[i - 1])))
+        return STATUS_OK;
+    return buf_printf(out, "# HELP kilat_%.*s %s\n# TYPE kilat_%.*s %s\n", SLICE_ARG(family),
+                      rows[i].help, SLICE_ARG(family), rows[i].type);
+}
+
 enum status metrics_format(const struct metrics *const *sets, size_t count, struct buf *out)
 {
     for (size_t i = 0; i < METRIC_COUNT; i++) {
-        const struct metric_row *row = &rows[i];
-        enum status st = buf_printf(out,
-                                    "# HELP kilat_%s %s\n# TYPE kilat_%s %s\n"
-                                    "kilat_%s %" PRId64 "\n",
-                                    row->name, row->help, row->name, row->type, row->name,
-                                    sum_of(sets, count, i));
+        enum status st = describe(i, out);
+        if (st == STATUS_OK)
+            st = buf_printf(out, "kilat_%s %" PRId64 "\n", rows[i].name, sum_of(sets, count, i));
         if (st != STATUS_OK)
             return st;
     }

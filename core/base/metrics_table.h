@@ -5,6 +5,11 @@
  * counters, /metrics and docs/metrics.md grow from these rows. Names carry no prefix here;
  * "kilat_" is put before them when they are shown. Add new rows at the end of their group.
  */
+/* One series of a family: rows of a family stand side by side. */
+#define METRIC_FAILURES(X, id, category)                                                           \
+    X(FAILURES_##id, counter, "recipient_failures_total{category=\"" category "\"}",               \
+      "Attempts for a recipient that did not deliver, by category (docs/bounces.md).")
+
 #define METRICS_TABLE(X)                                                                           \
     X(SESSIONS_TOTAL, counter, "sessions_total", "Submission sessions accepted.")                  \
     X(SESSIONS_OPEN, gauge, "sessions_open", "Submission sessions now open.")                      \
@@ -41,13 +46,40 @@
       "Final dots sent whose reply was never seen: possible duplicates.")                          \
     X(DELIVERIES_HELD, gauge, "deliveries_in_memory", "Deliveries this process now holds.")        \
     X(RELAY_CONNECTIONS_TOTAL, counter, "relay_connections_total", "Outbound connections opened.") \
+    X(RELAY_TLS_TOTAL, counter, "relay_tls_total", "Outbound connections that were encrypted.")    \
     X(RELAY_CONNECTIONS_OPEN, gauge, "relay_connections_open", "Outbound connections now open.")   \
     X(RELAY_ATTEMPTS_TOTAL, counter, "relay_attempts_total", "Delivery attempts ended.")           \
     X(DELIVERED_TOTAL, counter, "recipients_delivered_total", "Recipients delivered.")             \
     X(DEFERRED_TOTAL, counter, "recipients_deferred_total", "Recipients put back for a retry.")    \
     X(BOUNCED_TOTAL, counter, "recipients_bounced_total", "Recipients failed for good.")           \
-    X(RELAY_TLS_TOTAL, counter, "relay_tls_total", "Outbound connections that were encrypted.")    \
     X(EXPIRED_TOTAL, counter, "recipients_expired_total", "Recipients given up after expiry.")     \
+    METRIC_FAILURES(X, INVALID_MAILBOX, "invalid-mailbox")                                         \
+    METRIC_FAILURES(X, INVALID_DOMAIN, "invalid-domain")                                           \
+    METRIC_FAILURES(X, INACTIVE_MAILBOX, "inactive-mailbox")                                       \
+    METRIC_FAILURES(X, MAILBOX_FULL, "mailbox-full")                                               \
+    METRIC_FAILURES(X, MESSAGE_TOO_LARGE, "message-too-large")                                     \
+    METRIC_FAILURES(X, SPAM_CONTENT, "spam-content")                                               \
+    METRIC_FAILURES(X, BLOCKED, "blocked")                                                         \
+    METRIC_FAILURES(X, AUTHENTICATION, "authentication")                                           \
+    METRIC_FAILURES(X, POLICY, "policy")                                                           \
+    METRIC_FAILURES(X, INVALID_SENDER, "invalid-sender")                                           \
+    METRIC_FAILURES(X, GREYLISTED, "greylisted")                                                   \
+    METRIC_FAILURES(X, RATE_LIMITED, "rate-limited")                                               \
+    METRIC_FAILURES(X, RELAY_DENIED, "relay-denied")                                               \
+    METRIC_FAILURES(X, LOGIN, "login")                                                             \
+    METRIC_FAILURES(X, PROTOCOL, "protocol")                                                       \
+    METRIC_FAILURES(X, SYSTEM, "system")                                                           \
+    METRIC_FAILURES(X, LOOP, "loop")                                                               \
+    METRIC_FAILURES(X, EXPIRED, "expired")                                                         \
+    METRIC_FAILURES(X, NETWORK, "network")                                                         \
+    METRIC_FAILURES(X, TLS, "tls")                                                                 \
+    METRIC_FAILURES(X, DNS, "dns")                                                                 \
+    METRIC_FAILURES(X, OTHER_TRANSIENT, "other-transient")                                         \
+    METRIC_FAILURES(X, OTHER_PERMANENT, "other-permanent")                                         \
+    X(SUSPENDED_TOTAL, counter, "destinations_suspended_total",                                    \
+      "Destinations left alone for a while because a reply asked for it.")                         \
+    X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \
+      "Hard bounces told to suppression lists.")                                                   \
     X(BOUNCES_SENT_TOTAL, counter, "bounce_messages_total", "Bounce messages queued.")             \
     X(DEAD_TOTAL, counter, "dead_letters_total", "Items moved to the dead letters.")               \
     X(DNS_LOOKUPS_TOTAL, counter, "dns_lookups_total", "DNS lookups asked of the resolver.")       \

@@ -144,6 +144,10 @@
       "Whether its users may send from <>, as read receipts and bounces do.")                      \
     X(TENANT, "suppression", BOOL, IN_TENANT(suppression), "", "yes", "",                          \
       "Whether recipients on its suppression list are answered 550.")                              \
+    X(TENANT, "suppress_after_bounces", NUMBER, IN_TENANT(suppress_after_bounces), "0..100", "1",  \
+      "bounces",                                                                                   \
+      "Hard bounces (no such mailbox or domain) within 30 days that put an address on its "        \
+      "suppression list; 0: none do. `kilat suppress` takes it off again.")                        \
     X(TENANT, "weight", NUMBER, IN_TENANT(weight), "1..100", "10", "",                             \
       "Its share of a destination's connections while several tenants have mail waiting there in " \
       "the same lane: twice the weight, twice the recipients.")                                    \
@@ -293,6 +297,10 @@
       "Whether MX hosts may have loopback, private or link-local addresses.")                      \
     X(RELAY, "helo", DOMAIN, TOP(relay.helo), "", "", "",                                          \
       "The name given in EHLO; none: hostname.")                                                   \
+    X(RELAY, "rules", TEXT, TOP(relay.rules), "", "", "",                                          \
+      "File of rules about replies (docs/bounces.md): what they mean, and whether a destination "  \
+      "is left alone, tried again or given up for them. They come before those that are built "    \
+      "in. Read again on SIGHUP and when it changes.")                                             \
     X(RETRY, "schedule", DURATIONS, TOP_LIST(retry.schedule_ms, retry.schedule_len), "1s..7d",     \
       "[1min, 5min, 15min, 30min, 1h, 2h, 4h]", "",                                                \
       "Waits before the second, third, ... attempt; the last one repeats.")                        \

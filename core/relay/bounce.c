@@ -97,15 +97,23 @@ static void write_header(struct bounce_writer *w)
 
 /* --- the text -------------------------------------------------------------------------------- */
 
+static void write_category(struct bounce_writer *w, enum bounce_category category)
+{
+    if (category != CATEGORY_NONE)
+        bounce_putf(w, "    (%s: %s)\r\n", category_name(category), category_meaning(category));
+}
+
 static void write_reason(struct bounce_writer *w, uint32_t k)
 {
     const struct rcpt_outcome *o = bounce_outcome(w, k);
-    if (w->rcpts[k].action == REPORT_FAILED && bounce_has_expired(o))
+    if (w->rcpts[k].action == REPORT_FAILED && bounce_has_expired(w, k))
         bounce_put(
             w, SLICE("    could not be delivered in time; the last thing that happened was:\r\n"));
     bounce_put(w, SLICE("    "));
     bounce_put_reply(w, o, "\r\n    ");
-    bounce_put(w, SLICE("\r\n\r\n"));
+    bounce_put(w, SLICE("\r\n"));
+    write_category(w, w->rcpts[k].category);
+    bounce_put(w, SLICE("\r\n"));
 }
 
 static void write_section(struct bounce_writer *w, const struct section *section)

@@ -33,10 +33,10 @@ static inline const struct rcpt_outcome *bounce_outcome(const struct bounce_writ
     return &w->d->outcomes[w->rcpts[k].i];
 }
 
-/* retry.h: what is not a permanent reply has expired. */
-static inline bool bounce_has_expired(const struct rcpt_outcome *o)
+/* retry.h: what is not a permanent reply has expired, unless a rule gave it up. */
+static inline bool bounce_has_expired(const struct bounce_writer *w, uint32_t k)
 {
-    return o->code / 100 != 5;
+    return bounce_outcome(w, k)->code / 100 != 5 && !w->rcpts[k].is_given_up;
 }
 
 /* bounce_words.c */

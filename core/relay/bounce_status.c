@@ -43,10 +43,11 @@ static bool is_time_over(const struct bounce_writer *w)
     return m->deliver_by_ms > 0 && w->now->wall_ms >= m->deliver_by_ms;
 }
 
-static const char *failed_status(const struct bounce_writer *w, const struct rcpt_outcome *o)
+static const char *failed_status(const struct bounce_writer *w, uint32_t k)
 {
-    if (!bounce_has_expired(o))
-        return enhanced_or(o, "5.0.0");
+    const struct rcpt_outcome *o = bounce_outcome(w, k);
+    if (!bounce_has_expired(w, k))
+        return enhanced_or(o, w->rcpts[k].is_given_up ? "4.0.0" : "5.0.0");
     bool must_be_in_time = w->d->message->flags & MESSAGE_BY_RETURN;
     return must_be_in_time && is_time_over(w) ? "5.4.7" : "4.4.7"; /* P-68, P-219 */
 }
@@ -60,7 +61,7 @@ static const char *status_of(const struct bounce_writer *w, uint32_t k)
     case REPORT_FAILED:
     case REPORT_NONE: break;
     }
-    return failed_status(w, o);
+    return failed_status(w, k);
 }
 
 /* Only the words of a peer are an SMTP diagnostic, and only they have a remote host. */

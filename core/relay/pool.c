@@ -326,6 +326,8 @@ void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
                          const struct rcpt_outcome *failure, const struct now *now)
 {
     must(dest->state == DEST_RESOLVING);
+    if (pool_is_suspended(p, dest, now))
+        return;
     if (host_count == 0) {
         must(failure != NULL);
         hold_or_back_off(p, dest, failure, now);

@@ -70,13 +70,14 @@ struct relay_dest {
     uint32_t plain_draining_count; /* of them DRAINING */
     struct relay_host *hosts;      /* owned; in order of preference */
     size_t host_count;
-    size_t host_next;            /* the host that new connections try */
-    size_t hosts_failed;         /* of them, in this round; a message that is sent ends it */
-    bool is_round_over;          /* every host failed, and no connection was begun since */
-    uint32_t hosts_serial;       /* which list of hosts this is; slots outlive theirs */
-    int64_t hosts_expire_ms;     /* monotonic: resolve again before the next round */
-    int64_t not_before_ms;       /* monotonic: no new connection before this */
-    uint32_t failures;           /* rounds over all hosts that failed, in a row */
+    size_t host_next;           /* the host that new connections try */
+    size_t hosts_failed;        /* of them, in this round; a message that is sent ends it */
+    bool is_round_over;         /* every host failed, and no connection was begun since */
+    uint32_t hosts_serial;      /* which list of hosts this is; slots outlive theirs */
+    int64_t hosts_expire_ms;    /* monotonic: resolve again before the next round */
+    int64_t not_before_ms;      /* monotonic: no new connection before this */
+    int64_t suspended_until_ms; /* monotonic: nothing is sent before, a rule said so; 0: none did */
+    uint32_t failures;          /* rounds over all hosts that failed, in a row */
     struct rcpt_outcome failure; /* in BACKOFF: why; its text is in failure_text */
     char failure_text[256];
 };
@@ -162,5 +163,13 @@ struct delivery *relay_pool_take_shard(struct relay_pool *p, uint16_t shard);
  * True: the pool took it back, for another host of the destination, or to be deferred while that
  * cannot be reached. False: no other host is left, the outcomes stand (P-178). */
 bool relay_pool_misfit(struct relay_pool *p, struct relay_slot *slot, struct delivery *d);
+/* Nothing more is begun with the destination of that key until then (monotonic ms), or longer when
+ * it was told so before: a reply of it asked for that. What waits is given back, and what comes
+ * meanwhile; what is under way goes on. why is copied. */
+void relay_pool_suspend(struct relay_pool *p, const char *key, int64_t until_ms,
+                        const struct rcpt_outcome *why, const struct now *now);
+/* Milliseconds until it ends; 0: it is not suspended. */
+int64_t relay_pool_suspension_ms(const struct relay_pool *p, const char *key,
+                                 const struct now *now);
 uint32_t relay_pool_waiting(const struct relay_pool *p); /* deliveries waiting, all destinations */
 uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any state */

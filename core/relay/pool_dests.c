@@ -52,7 +52,7 @@ static void grow(struct relay_pool *p)
     free(old);
 }
 
-static struct relay_dest *find(const struct relay_pool *p, const char *key)
+struct relay_dest *pool_find_dest(const struct relay_pool *p, const char *key)
 {
     struct relay_dest *dest = *bucket_of(p, key);
     while (dest && strcmp(dest->key, key) != 0)
@@ -84,7 +84,7 @@ static struct relay_dest *dest_new(struct relay_pool *p, const char *key)
 
 struct relay_dest *pool_dest(struct relay_pool *p, const char *key)
 {
-    struct relay_dest *dest = find(p, key);
+    struct relay_dest *dest = pool_find_dest(p, key);
     return dest ? dest : dest_new(p, key);
 }
 

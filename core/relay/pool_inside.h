@@ -3,7 +3,8 @@
 /*
  * pool_inside - what the files of the relay pool share: pool_dests.c (destinations), pool_wait.c
  * (what waits for them, in lanes), pool.c (what happened), pool_pick.c (what to do next),
- * pool_misfit.c (what a host could not take). Nobody else includes it.
+ * pool_misfit.c (what a host could not take), pool_suspend.c (rest that a rule asks for). Nobody
+ * else includes it.
  */
 #include "core/relay/pool.h"
 
@@ -42,6 +43,8 @@ struct relay_pool {
     bool is_draining;
 };
 
+/* NULL: there is none of that key. */
+struct relay_dest *pool_find_dest(const struct relay_pool *p, const char *key);
 /* Finds or makes the destination of that key, which must have a route that delivers. */
 struct relay_dest *pool_dest(struct relay_pool *p, const char *key);
 /* Frees the destination when nothing waits, is open, or needs to be remembered. */
@@ -90,6 +93,8 @@ void pool_give_back(struct relay_pool *p, struct delivery *d, const struct rcpt_
 void pool_give_back_all(struct relay_pool *p, struct relay_dest *dest,
                         const struct rcpt_outcome *why);
 
+/* True when it was suspended, and begins its rest: the hosts that were found are not asked. */
+bool pool_is_suspended(struct relay_pool *p, struct relay_dest *dest, const struct now *now);
 /* Milliseconds a destination rests after so many failed rounds. */
 int64_t pool_backoff_ms(uint32_t failures);
 /* A slot for that host of the destination's list. */

@@ -17,6 +17,8 @@ enum report_action {
 struct report_rcpt {
     uint32_t i; /* index into the delivery's recipients and outcomes */
     enum report_action action;
+    enum bounce_category category; /* NONE: nothing is said of it */
+    bool is_given_up; /* a rule ended it although its code is transient, before its time was over */
 };
 
 /* True when there may be a report about this message at all: it has a sender and is none itself

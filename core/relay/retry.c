@@ -8,6 +8,8 @@
  * good. Trouble of the way there, connections lost or not made, is transient whatever code it
  * carries; so is a final dot without a reply. Codes outside 2xx, 4xx and 5xx count as transient.
  *
+ * A rule about replies (rules.h) may say otherwise for what it fits: retry a 5xx, bounce a 4xx.
+ *
  * To change policy: a row here, a row in test_retry.c.
  */
 #include "core/relay/retry.h"
@@ -60,9 +62,21 @@ static enum retry_fate by_code(const struct rule *rule, int code)
     }
 }
 
-enum retry_fate retry_fate(const struct rcpt_outcome *o, int64_t expires_ms, const struct now *now)
+/* A rule may end what would be tried again, where a reply could end it, and keep what would end. */
+static enum retry_fate by_rule(const struct rule *rule, enum retry_fate fate, uint32_t actions)
 {
-    enum retry_fate fate = by_code(rule_for(o), o->code);
+    if (fate == RETRY_FAILED && (actions & REPLY_RETRY))
+        return RETRY_LATER;
+    if (fate == RETRY_LATER && (actions & REPLY_BOUNCE))
+        return rule->permanent;
+    return fate;
+}
+
+enum retry_fate retry_fate(const struct rcpt_outcome *o, const struct reply_verdict *v,
+                           int64_t expires_ms, const struct now *now)
+{
+    const struct rule *rule = rule_for(o);
+    enum retry_fate fate = by_rule(rule, by_code(rule, o->code), v ? v->actions : 0);
     if (fate == RETRY_LATER && now->wall_ms >= expires_ms) /* P-219 */
         return RETRY_EXPIRED;
     return fate;
@@ -76,6 +90,15 @@ uint32_t retry_delay_ms(const struct config *cfg, uint32_t attempts, struct entr
     uint64_t spread = delay * cfg->retry.jitter_percent / 100;
     must(spread <= delay);
     delay = delay - spread + entropy_below(entropy, 2 * spread + 1);
+    return delay < UINT32_MAX ? (uint32_t)delay : UINT32_MAX;
+}
+
+uint32_t retry_longer_ms(uint32_t delay_ms, uint32_t factor, uint64_t suspended_ms,
+                         struct entropy *entropy)
+{
+    uint64_t delay = (uint64_t)delay_ms * factor;
+    if (delay < suspended_ms)
+        delay = suspended_ms + entropy_below(entropy, suspended_ms / 10 + 1);
     return delay < UINT32_MAX ? (uint32_t)delay : UINT32_MAX;
 }
 

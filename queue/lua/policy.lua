@@ -5,6 +5,8 @@
 -- by the hash of its name (queue_tenant_shard).
 --
 --     s:<tenant>              hash: canonical address -> why it gets no mail
+--     h:<tenant>:<address>    string, TTL: hard bounces of it so far, and the delivery of the last one;
+--                             <address> is the SHA-1 of the canonical address, in hex
 --     a:<tenant>:m, :d        string: recipients of the tenant in the last minute, the last day
 --     a:<tenant>:m:<user>, :d:<user>     of one user; <user> is the SHA-1 of its name, in hex
 --
@@ -79,5 +81,38 @@ local function admit(keys, args)
   return 'ok'
 end
 
+local HARD_BOUNCE_TTL = 30 * 86400000 -- ms that one counts
+
+-- True when this hard bounce makes as many as it takes. One that is told again, because the reply to
+-- the first telling was lost, counts once.
+local function is_enough(key, limit, id)
+  if limit == 1 then
+    return true
+  end
+  local known, last = string.match(redis.call('GET', key) or '0 ', '^(%d+) (.*)$')
+  local bounces = tonumber(known) + (last == id and 0 or 1)
+  if bounces >= limit then
+    redis.call('DEL', key)
+    return true
+  end
+  redis.call('SET', key, bounces .. ' ' .. id, 'PX', HARD_BOUNCE_TTL)
+  return false
+end
+
+-- kilat_hard_bounce(worker, n times: delivery id, "<tenant>\t<limit>\t<reason>\t<address>") -> {}
+-- The address joins the tenant's list with its limit's bounce; one that is there keeps its reason.
+local function hard_bounce(keys, args)
+  local tag = tag_of(keys)
+  for i = 2, #args, 2 do
+    local tenant, limit, reason, address = string.match(args[i + 1], '^([^\t]*)\t(%d+)\t([^\t]*)\t(.*)$')
+    local counter = tenant and tag .. 'h:' .. tenant .. ':' .. redis.sha1hex(address)
+    if tenant and is_enough(counter, tonumber(limit), args[i]) then
+      redis.call('HSETNX', tag .. 's:' .. tenant, address, reason)
+    end
+  end
+  return {}
+end
+
 register('kilat_suppressed', suppressed, 'no-writes')
 register('kilat_admit', admit, 'allow-oom')
+register('kilat_hard_bounce', hard_bounce, 'allow-oom')

@@ -163,14 +163,10 @@ static void split(void)
 }
 
 /* Takes the bounce that was made before away, so that a case can make several. */
-static void make_for(const uint32_t *told, uint32_t count, bool may_be_8bit)
+static void remake(const struct report_rcpt *rcpts, uint32_t count, bool may_be_8bit)
 {
-    struct report_rcpt *rcpts = test_malloc(count * sizeof *rcpts);
-    for (uint32_t k = 0; k < count; k++)
-        rcpts[k] = (struct report_rcpt){ told[k], told[k] < 2 ? actions[told[k]] : REPORT_FAILED };
     message_unref(bounce);
     bounce = bounce_make(delivery, rcpts, count, &ctx, &now);
-    test_free(rcpts);
     buf_clear(&content);
     assert_int_equal(buf_append(&content, SLICE("\r\n")), STATUS_OK); /* so field() may look back */
     for (struct chain_seg *seg = bounce->content.head; seg; seg = seg->next)
@@ -179,6 +175,16 @@ static void make_for(const uint32_t *told, uint32_t count, bool may_be_8bit)
     check_octets(may_be_8bit);
     whole = part_of(slice_skip(buf_slice(&content), 2));
     split();
+}
+
+static void make_for(const uint32_t *told, uint32_t count, bool may_be_8bit)
+{
+    struct report_rcpt *rcpts = test_malloc(count * sizeof *rcpts);
+    for (uint32_t k = 0; k < count; k++)
+        rcpts[k] = (struct report_rcpt){ .i = told[k],
+                                         .action = told[k] < 2 ? actions[told[k]] : REPORT_FAILED };
+    remake(rcpts, count, may_be_8bit);
+    test_free(rcpts);
 }
 
 static void make(uint32_t count, bool may_be_8bit)
@@ -717,6 +723,20 @@ static void what_is_late_has_failed(void **state)
 }
 
 /* P-232 */
+/* What it is about stands below the words; what a rule gave up has failed and not expired. */
+static void the_category_is_told(void **state)
+{
+    outcome(1, OUTCOME_RCPT, 450, "4.2.1", SLICE("never again"));
+    struct report_rcpt rcpt = {
+        .i = 1, .action = REPORT_FAILED, .category = CATEGORY_POLICY, .is_given_up = true
+    };
+    remake(&rcpt, 1, false);
+    want(parts[0].body, "    450 4.2.1 never again\r\n    (policy: a rule of the receiver forbids "
+                        "it)\r\n\r\n");
+    assert_false(has(parts[0].body, "in time"));
+    want(parts[1].body, "Status: 4.2.1\r\n");
+}
+
 static void passing_on_is_told(void **state)
 {
     actions[1] = REPORT_RELAYED;
@@ -855,6 +875,7 @@ int main(void)
         CASE(the_body_is_returned_or_not),
         CASE(a_delay_is_told_with_the_end_of_patience),
         CASE(what_is_late_has_failed),
+        CASE(the_category_is_told),
         CASE(passing_on_is_told),
         CASE(one_report_tells_different_things),
         CASE(a_utf8_recipient_makes_a_global_report),

@@ -1012,6 +1012,60 @@ static void hosts_that_expire_in_a_round_are_tried_to_its_end(void **state)
 
 /* --- deliveries ------------------------------------------------------------------------------ */
 
+static const struct rcpt_outcome slow_down = {
+    .stage = OUTCOME_MAIL, .code = 421, .enhanced = "4.7.0", .text = { "slow down", 9 }
+};
+#define REST "not tried, the host asked for less mail: 421 4.7.0 slow down"
+
+/* What is on the wire goes on; what waits or comes is given back until the time is over. */
+static void a_suspended_destination_is_left_alone(void **state)
+{
+    struct relay_slot *slot = begin("x.example", 1);
+    struct delivery *d = want_send(slot);
+    add("x.example", 1);
+    relay_pool_suspend(pool, "x.example", now.mono_ms + 60000, &slow_down, &now);
+    want_defer(OUTCOME_LOCAL, 451, REST);
+    assert_int_equal(relay_pool_suspension_ms(pool, "x.example", &now), 60000);
+    finish(slot, d);
+    add("x.example", 1);
+    want_defer(OUTCOME_LOCAL, 451, REST);
+    relay_pool_suspend(pool, "x.example", now.mono_ms + 100, &slow_down,
+                       &now); /* the longer wins */
+    now.mono_ms += 59999;
+    add("x.example", 1);
+    assert_int_equal(relay_pool_suspension_ms(pool, "x.example", &now), 1);
+    delivery_free(want(RELAY_DEFER).delivery);
+    now.mono_ms++;
+    assert_int_equal(relay_pool_suspension_ms(pool, "x.example", &now), 0);
+}
+
+/* One that nothing waits for is remembered until its rest is over, and then looked up anew. */
+static void a_rest_is_remembered(void **state)
+{
+    relay_pool_suspend(pool, "x.example", now.mono_ms + 60000, &slow_down, &now);
+    want(RELAY_NOTHING);
+    now.mono_ms += 30000;
+    want(RELAY_NOTHING);
+    add("x.example", 1);
+    want_defer(OUTCOME_LOCAL, 451, REST);
+    now.mono_ms += 30000;
+    add("x.example", 1);
+    hosts(want(RELAY_RESOLVE).dest, 1, 3600000);
+    want_connect("mx0.example");
+    assert_int_equal(relay_pool_suspension_ms(pool, "y.example", &now), 0);
+}
+
+static void hosts_that_are_found_during_a_rest_are_not_asked(void **state)
+{
+    add("x.example", 1);
+    struct relay_dest *dest = want(RELAY_RESOLVE).dest;
+    relay_pool_suspend(pool, "x.example", now.mono_ms + 60000, &slow_down, &now);
+    want(RELAY_NOTHING);
+    hosts(dest, 1, 3600000);
+    want_defer(OUTCOME_LOCAL, 451, REST);
+    want(RELAY_NOTHING);
+}
+
 static void destinations_take_turns(void **state)
 {
     cfg.relay.connections_max = 1000;
@@ -1249,6 +1303,9 @@ int main(void)
         CASE(long_words_of_a_failure_are_cut),
         CASE(hosts_are_looked_up_again_before_a_connection),
         CASE(hosts_that_expire_in_a_round_are_tried_to_its_end),
+        CASE(a_suspended_destination_is_left_alone),
+        CASE(a_rest_is_remembered),
+        CASE(hosts_that_are_found_during_a_rest_are_not_asked),
         CASE(destinations_take_turns),
         CASE(what_is_put_back_goes_first),
         CASE(draining_gives_everything_back),

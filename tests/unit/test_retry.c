@@ -46,11 +46,11 @@ static void fates_by_stage_and_code(void **state)
         for (size_t k = 0; k < ARRAY_LEN(codes); k++) {
             struct rcpt_outcome o = { .stage = fate_rows[i].stage, .code = codes[k] };
             enum retry_fate want = fate_of_letter(fate_rows[i].fates[k]);
-            if (retry_fate(&o, 1001, &now) != want)
+            if (retry_fate(&o, NULL, 1001, &now) != want)
                 fail_msg("stage %d code %d", (int)o.stage, o.code);
             /* P-219: at its time, what is not decided has expired; verdicts stay. */
             enum retry_fate late = want == RETRY_LATER ? RETRY_EXPIRED : want;
-            if (retry_fate(&o, 1000, &now) != late)
+            if (retry_fate(&o, NULL, 1000, &now) != late)
                 fail_msg("late: stage %d code %d", (int)o.stage, o.code);
         }
     }
@@ -61,7 +61,47 @@ static void the_enhanced_code_decides_nothing(void **state)
 {
     struct now now = { .wall_ms = 0 };
     struct rcpt_outcome o = { .stage = OUTCOME_RCPT, .code = 450, .enhanced = "5.1.1" };
-    assert_int_equal(retry_fate(&o, 1, &now), RETRY_LATER);
+    assert_int_equal(retry_fate(&o, NULL, 1, &now), RETRY_LATER);
+}
+
+/* A rule keeps a 5xx and ends a 4xx; not a delivery, nor what no reply could end. */
+static void a_rule_says_otherwise(void **state)
+{
+    static const struct {
+        enum outcome_stage stage;
+        int code;
+        uint32_t actions;
+        enum retry_fate fate;
+    } rows[] = {
+        { OUTCOME_RCPT, 550, REPLY_RETRY, RETRY_LATER },
+        { OUTCOME_RCPT, 450, REPLY_RETRY, RETRY_LATER },
+        { OUTCOME_RCPT, 450, REPLY_BOUNCE, RETRY_FAILED },
+        { OUTCOME_RCPT, 550, REPLY_BOUNCE | REPLY_SLOW | REPLY_SUSPEND, RETRY_FAILED },
+        { OUTCOME_DOT, 250, REPLY_BOUNCE, RETRY_DELIVERED },
+        { OUTCOME_UNKNOWN, 451, REPLY_BOUNCE, RETRY_LATER },
+        { OUTCOME_LOST, 421, REPLY_BOUNCE, RETRY_LATER },
+    };
+    struct now now = { .wall_ms = 1000 };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct rcpt_outcome o = { .stage = rows[i].stage, .code = rows[i].code };
+        struct reply_verdict v = { .actions = rows[i].actions, .slow_factor = 1 };
+        assert_int_equal(retry_fate(&o, &v, 1001, &now), rows[i].fate);
+    }
+    struct rcpt_outcome o = { .stage = OUTCOME_RCPT, .code = 550 };
+    struct reply_verdict v = { .actions = REPLY_RETRY, .slow_factor = 1 };
+    assert_int_equal(retry_fate(&o, &v, 1000, &now), RETRY_EXPIRED);
+}
+
+static void rules_make_waits_longer(void **state)
+{
+    struct entropy e;
+    uint64_t seed = 5;
+    entropy_init_seeded(&e, &seed);
+    assert_int_equal(retry_longer_ms(1000, 1, 0, &e), 1000);
+    assert_int_equal(retry_longer_ms(1000, 4, 0, &e), 4000);
+    assert_int_equal(retry_longer_ms(1000, 4, 3000, &e), 4000);
+    assert_in_range(retry_longer_ms(1000, 2, 60000, &e), 60000, 66000);
+    assert_int_equal(retry_longer_ms(UINT32_MAX, 100, 0, &e), UINT32_MAX);
 }
 
 /* One letter per answer: Next host, Defer all, Fail all; for 4xx and 5xx, with a next host and
@@ -161,6 +201,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fates_by_stage_and_code),
         cmocka_unit_test(the_enhanced_code_decides_nothing),
+        cmocka_unit_test(a_rule_says_otherwise),
+        cmocka_unit_test(rules_make_waits_longer),
         cmocka_unit_test(connections_by_stage_and_code),
         cmocka_unit_test(the_schedule_repeats_its_last),
         cmocka_unit_test(jitter_keeps_its_bounds),
