@@ -78,10 +78,11 @@ need_postfix_tools() {
     done
 }
 
-# need_unpacked PACKAGE PROGRAM: a program of a package, in build/tools/bin, and not installed:
+# need_unpacked PACKAGE PROGRAM...: programs of a package, in build/tools/bin, and not installed:
 # these packages would add accounts and services.
 need_unpacked() {
-    local package=$1 program=$2 name=${2##*/}
+    local package=$1 name=${2##*/} program
+    shift
     [ -x "$TOOLS/bin/$name" ] && return
     say "unpacking $name into build/tools"
     local deb=$TOOLS/deb-$package
@@ -90,7 +91,9 @@ need_unpacked() {
         apt-get -q download "$package"; }; }) >"$TOOLS/$package.log" 2>&1 </dev/null ||
         { cat "$TOOLS/$package.log" >&2; die "cannot download the $package package"; }
     dpkg -x "$deb/$package"_*.deb "$TOOLS/$package"
-    ln -sf "../$package/$program" "$TOOLS/bin/$name"
+    for program in "$@"; do
+        ln -sf "../$package/$program" "$TOOLS/bin/${program##*/}"
+    done
 }
 
 # build DIR TARGETS -- MESON OPTIONS...: configures the folder when it is not, then builds

@@ -36,6 +36,7 @@ struct outbound {
     struct list pins;
     struct sockaddr_storage addr; /* where it is connected to */
     socklen_t addr_len;
+    struct tlsa_set tlsa;  /* what DANE demands of the peer */
     char *secret;          /* owned; the password or token of the route; NULL: no login */
     enum outbound_way way; /* how it is tried */
     bool was_ready;        /* greeted and EHLO done: the pool knows */
@@ -86,10 +87,11 @@ void outbound_close(struct outbound *o, bool gently);
 
 /* relay_secure.c */
 
-/* What the route demands of a connection. *secret becomes the caller's, NULL without a login.
- * False: the secret cannot be read, and `why` says so. */
-bool outbound_policy(const struct config_route *route, enum outbound_way way,
-                     struct client_policy *policy, char **secret, char *why, size_t cap);
+/* What the route, and DANE, demand of a connection. *secret becomes the caller's, NULL without a
+ * login. False: the secret cannot be read, and `why` says so. */
+bool outbound_policy(const struct config_route *route, const struct tlsa_set *tlsa,
+                     enum outbound_way way, struct client_policy *policy, char **secret, char *why,
+                     size_t cap);
 void outbound_free_secret(char *secret); /* wiped; NULL is harmless */
 void outbound_start_tls(struct outbound *o);
 /* The handshake is over: finds out whom it was with, and tells the machine, or ends it. */

@@ -23,8 +23,8 @@
 #define BODY_OVERLAP_MAX (64 * 1024)
 
 static const struct conn_events outbound_events;
-static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
-                       socklen_t addr_len, enum outbound_way way);
+static void connect_to(struct relay_driver *r, struct relay_slot *slot,
+                       const struct relay_host *host, enum outbound_way way);
 
 /* --- an outbound's turn ---------------------------------------------------------------------- */
 
@@ -237,6 +237,13 @@ static void log_closed(struct outbound *o, const struct rcpt_outcome *failure)
     log_end(log);
 }
 
+/* The same address, another way. */
+static void try_again(const struct outbound *o, enum outbound_way way)
+{
+    struct relay_host host = { .addr = o->addr, .addr_len = o->addr_len, .tlsa = o->tlsa };
+    connect_to(o->r, o->slot, &host, way);
+}
+
 static void on_closed(struct conn *c)
 {
     struct outbound *o = c->owner;
@@ -252,7 +259,7 @@ static void on_closed(struct conn *c)
     wheel_clear(&r->w->wheel, &o->timer);
     outbound_free_secret(o->secret);
     if (next_way(o) != o->way)
-        connect_to(r, o->slot, (const struct sockaddr *)&o->addr, o->addr_len, next_way(o));
+        try_again(o, next_way(o));
     else
         relay_pool_slot_gone(r->pool, o->slot, failure, &r->w->now);
     metrics_add(&r->w->metrics, METRIC_RELAY_CONNECTIONS_OPEN, -1);
@@ -282,10 +289,11 @@ static void connect_failed(struct relay_driver *r, struct relay_slot *slot,
 }
 
 static struct outbound *outbound_new(struct relay_driver *r, struct relay_slot *slot,
-                                     const struct sockaddr *addr, socklen_t addr_len)
+                                     const struct relay_host *host)
 {
     struct outbound *o = mem_zalloc(sizeof *o);
-    o->conn = conn_connect(&r->w->conns, addr, addr_len, &outbound_events, o);
+    o->conn = conn_connect(&r->w->conns, (const struct sockaddr *)&host->addr, host->addr_len,
+                           &outbound_events, o);
     if (!o->conn) {
         free(o);
         return NULL;
@@ -293,24 +301,25 @@ static struct outbound *outbound_new(struct relay_driver *r, struct relay_slot *
     o->r = r;
     o->slot = slot;
     slot->conn = o;
-    memcpy(&o->addr, addr, addr_len);
-    o->addr_len = addr_len;
+    o->addr = host->addr;
+    o->addr_len = host->addr_len;
+    o->tlsa = host->tlsa;
     list_init(&o->pins);
     list_push_back(&r->outbounds, &o->node);
     return o;
 }
 
-static void connect_to(struct relay_driver *r, struct relay_slot *slot, const struct sockaddr *addr,
-                       socklen_t addr_len, enum outbound_way way)
+static void connect_to(struct relay_driver *r, struct relay_slot *slot,
+                       const struct relay_host *host, enum outbound_way way)
 {
     const struct config *cfg = r->w->cfg;
     struct client_policy policy;
     char *secret, why[512];
-    if (!outbound_policy(slot->dest->route, way, &policy, &secret, why, sizeof why)) {
+    if (!outbound_policy(slot->dest->route, &host->tlsa, way, &policy, &secret, why, sizeof why)) {
         connect_failed(r, slot, OUTCOME_AUTH, why);
         return;
     }
-    struct outbound *o = outbound_new(r, slot, addr, addr_len);
+    struct outbound *o = outbound_new(r, slot, host);
     if (!o) {
         snprintf(why, sizeof why, "no socket here: %s", strerror(errno));
         outbound_free_secret(secret);
@@ -331,7 +340,7 @@ static void connect_to(struct relay_driver *r, struct relay_slot *slot, const st
 void outbound_connect(struct relay_driver *r, struct relay_slot *slot,
                       const struct relay_host *host)
 {
-    connect_to(r, slot, (const struct sockaddr *)&host->addr, host->addr_len, OUTBOUND_USUAL);
+    connect_to(r, slot, host, OUTBOUND_USUAL);
 }
 
 void outbound_send(struct outbound *o, struct delivery *d)

@@ -6,7 +6,8 @@
  * Whom a certificate must name. A smarthost: the name that the configuration gives, tls_name or the
  * host itself. MX hosts: what the DNS called them proves nothing (P-197), so the name must be the
  * recipient's domain, or the MX host's when that is in this domain. Opportunistic encryption asks
- * for no name.
+ * for no name. A host with TLSA records (DANE) is who they say, whatever its name and whoever
+ * signed (P-199, P-201); with records of kinds that are of no use, it must encrypt, whoever it is.
  *
  * A secret is read when it is needed, from a file whose first line it is, and wiped with the
  * connection: a password or token that changed is used from the next connection on.
@@ -57,23 +58,28 @@ static char *read_secret(const char *path, char *why, size_t cap)
     return copy;
 }
 
-static enum client_tls tls_of(const struct config_route *route, enum outbound_way way)
+static enum client_tls tls_of(const struct config_route *route, const struct tlsa_set *tlsa,
+                              enum outbound_way way)
 {
     switch (route->tls) {
     case ROUTE_TLS_OFF: return CLIENT_TLS_OFF;
-    case ROUTE_TLS_MAY: return way == OUTBOUND_USUAL ? CLIENT_TLS_MAY : CLIENT_TLS_OFF;
+    case ROUTE_TLS_MAY:
+        if (tlsa->is_present)
+            return CLIENT_TLS_REQUIRED;
+        return way == OUTBOUND_USUAL ? CLIENT_TLS_MAY : CLIENT_TLS_OFF;
     case ROUTE_TLS_ENCRYPT:
     case ROUTE_TLS_VERIFY: break;
     }
     return route->tls_implicit ? CLIENT_TLS_IMPLICIT : CLIENT_TLS_REQUIRED;
 }
 
-bool outbound_policy(const struct config_route *route, enum outbound_way way,
-                     struct client_policy *policy, char **secret, char *why, size_t cap)
+bool outbound_policy(const struct config_route *route, const struct tlsa_set *tlsa,
+                     enum outbound_way way, struct client_policy *policy, char **secret, char *why,
+                     size_t cap)
 {
     *secret = NULL;
     *policy = (struct client_policy){
-        .tls = tls_of(route, way),
+        .tls = tls_of(route, tlsa, way),
         .logins = route->token_file ? CLIENT_LOGIN_XOAUTH2
                                     : (uint32_t)(CLIENT_LOGIN_PLAIN | CLIENT_LOGIN_LOGIN),
         .is_helo_only = way == OUTBOUND_HELO,
@@ -155,21 +161,29 @@ static void log_tls(struct outbound *o, bool is_verified)
     log_end(log);
 }
 
-/* True when the route does not ask, or is content. */
+/* TLSA records that can be used say more than any authority (RFC 7672 2.2). */
+static bool is_by_tlsa(const struct outbound *o)
+{
+    return o->tlsa.count > 0;
+}
+
+/* True when nobody asks, or who asks is content. */
 static bool is_right_peer(struct outbound *o, char *why, size_t cap)
 {
     const struct config_route *route = o->slot->dest->route;
-    const char *names[2];
+    const struct tls_session *tls = conn_tls(o->conn);
+    const char *names[2] = { o->slot->host_name, o->slot->dest->key };
+    if (is_by_tlsa(o))
+        return tls_client_verify_tlsa(tls, &o->tlsa, names, 2, why, cap);
     if (route->tls != ROUTE_TLS_VERIFY)
         return true;
-    return tls_client_verify(o->r->tls, conn_tls(o->conn), route->ca_file, names,
-                             names_of(o, names), why, cap);
+    return tls_client_verify(o->r->tls, tls, route->ca_file, names, names_of(o, names), why, cap);
 }
 
 void outbound_take_tls(struct outbound *o)
 {
     char why[256];
-    bool is_verified = o->slot->dest->route->tls == ROUTE_TLS_VERIFY;
+    bool is_verified = is_by_tlsa(o) || o->slot->dest->route->tls == ROUTE_TLS_VERIFY;
     if (!is_right_peer(o, why, sizeof why)) {
         smtp_client_lost(&o->client, OUTCOME_TLS, why);
         return;

@@ -3,8 +3,9 @@
  * resolver - lookups that are cached, joined and never wait. Rules: resolver.h.
  *
  * Life of an entry (one name, as mail domain or as host):
- *     MX -> ADDRESSES -> KNOWN -> (expired or evicted) freed
- *     a host begins at ADDRESSES; a failure goes to KNOWN at once.
+ *     MX -> ADDRESSES -> TLSA -> KNOWN -> (expired or evicted) freed
+ *     a host begins at ADDRESSES; a failure goes to KNOWN at once. TLSA is for mail domains whose
+ *     MX records DNSSEC vouches for, and of their hosts those whose addresses it vouches for.
  * While it is asking, everybody who wants the same name waits on it. `step` moves it on when its
  * last open query was answered; `conclude` answers the waiters.
  *
@@ -18,8 +19,13 @@
  * Addresses of a host are tried IPv4 first: many receivers judge mail over IPv6 more harshly, and
  * many gateways have no IPv6 at all.
  *
- * To add a failure: a row in FAILURE_TABLE (resolver_cache.h). To look something else up (TLSA,
- * MTA-STS): another state before KNOWN.
+ * DANE (RFC 7672): with dns.trust_anchor libunbound validates. What is bogus is no answer at all. A
+ * host whose TLSA records cannot be had is left out, as if it did not exist: whoever can suppress
+ * them must not be able to choose clear text (P-200). An alias's TLSA records are looked for under
+ * the name that the MX record has.
+ *
+ * To add a failure: a row in FAILURE_TABLE (resolver_cache.h). To look something else up (MTA-STS):
+ * another state before KNOWN.
  */
 #include "io/resolver.h"
 #include "core/base/must.h"
@@ -38,6 +44,7 @@
 #define TYPE_A    1
 #define TYPE_MX   15
 #define TYPE_AAAA 28
+#define TYPE_TLSA 52
 #define CLASS_IN  1
 
 #define RCODE_NOERROR  0
@@ -145,17 +152,20 @@ static void order_hosts(struct resolver_entry *e)
     for (size_t i = 0; i < e->found_count; i++) {
         const struct resolver_found *f = &e->found[i];
         of_target = i > 0 && f[-1].target == f->target ? of_target + 1 : 0;
-        if (of_target >= RESOLVER_ADDRESS_MAX)
+        if (of_target >= RESOLVER_ADDRESS_MAX || e->targets[f->target].lacks_tlsa)
             continue;
         struct relay_host *h = &e->hosts[e->host_count++];
         h->addr = f->addr;
         h->addr_len = f->addr_len;
         snprintf(h->name, sizeof h->name, "%s", e->targets[f->target].name);
+        h->tlsa = e->targets[f->target].tlsa;
     }
 }
 
 static enum resolver_failure why_no_host(const struct resolver_entry *e)
 {
+    if (e->lacks_tlsa)
+        return FAILURE_TLSA;
     if (e->is_uncertain)
         return FAILURE_SERVERS; /* P-211: never a bounce on a guess */
     if (e->saw_private)
@@ -169,7 +179,8 @@ static enum resolver_failure why_no_host(const struct resolver_entry *e)
 static uint32_t lifetime_ms(const struct resolver *r, const struct resolver_entry *e)
 {
     uint32_t ms = e->ttl_ms > TTL_MIN_MS ? e->ttl_ms : TTL_MIN_MS;
-    if ((e->failure != FAILURE_NONE || e->is_uncertain) && ms > r->cfg->dns.negative_ms)
+    if ((e->failure != FAILURE_NONE || e->is_uncertain || e->lacks_tlsa) &&
+        ms > r->cfg->dns.negative_ms)
         ms = r->cfg->dns.negative_ms;
     return ms < r->cfg->dns.cache_max_ms ? ms : r->cfg->dns.cache_max_ms;
 }
@@ -226,6 +237,26 @@ static void ask_addresses(struct resolver *r, struct resolver_entry *e)
     }
 }
 
+static bool has_address(const struct resolver_entry *e, size_t target)
+{
+    for (size_t i = 0; i < e->found_count; i++)
+        if (e->found[i].target == target)
+            return true;
+    return false;
+}
+
+/* RFC 7672 2.2: of hosts that DNSSEC vouches for, all the way. */
+static void ask_tlsa(struct resolver *r, struct resolver_entry *e)
+{
+    for (size_t i = 0; i < e->target_count; i++) {
+        char name[sizeof e->targets[i].name + sizeof "_65535._tcp."];
+        if (e->targets[i].is_insecure || !has_address(e, i))
+            continue;
+        snprintf(name, sizeof name, "_%u._tcp.%s", r->cfg->relay.mx_port, e->targets[i].name);
+        ask(r, e, i, name, TYPE_TLSA);
+    }
+}
+
 /* The name itself is the only target: a smarthost, or an implicit MX. */
 static void target_self(struct resolver_entry *e)
 {
@@ -241,6 +272,9 @@ static void step(struct resolver *r, struct resolver_entry *e)
     if (has_targets && e->failure == FAILURE_NONE) {
         e->state = ENTRY_ADDRESSES;
         ask_addresses(r, e);
+    } else if (e->state == ENTRY_ADDRESSES && e->is_secure) {
+        e->state = ENTRY_TLSA;
+        ask_tlsa(r, e);
     }
     if (e->open == 0)
         conclude(r, e);
@@ -267,6 +301,7 @@ static void note_ttl(struct resolver_entry *e, const struct ub_result *result)
 
 static void on_mx(struct resolver *r, struct resolver_entry *e, const struct ub_result *result)
 {
+    e->is_secure = result->secure;
     if (result->rcode == RCODE_NXDOMAIN) {
         e->failure = FAILURE_NO_DOMAIN;
         return;
@@ -305,11 +340,32 @@ static void add_address(struct resolver *r, struct resolver_entry *e, size_t tar
 static void on_address(struct resolver *r, struct resolver_entry *e, size_t target,
                        const struct ub_result *result)
 {
+    e->targets[target].is_insecure |= !result->secure;
     if (!result->havedata)
         return;
     note_ttl(e, result);
     for (size_t i = 0; result->data[i] && i < RESOLVER_ADDRESS_MAX; i++)
         add_address(r, e, target, result->data[i], result->len[i]);
+}
+
+/* An answer that DNSSEC does not vouch for, below a host for which it did, is none of DANE's. */
+static void on_tlsa(struct resolver_entry *e, size_t target, const struct ub_result *result)
+{
+    if (!result->havedata || !result->secure)
+        return;
+    note_ttl(e, result);
+    for (size_t i = 0; result->data[i]; i++)
+        tlsa_add(&e->targets[target].tlsa,
+                 slice_of(result->data[i], (size_t)(result->len[i] > 0 ? result->len[i] : 0)));
+}
+
+/* A query without an answer. */
+static void on_nothing(struct resolver_entry *e, const struct query *q)
+{
+    if (q->type == TYPE_TLSA)
+        e->lacks_tlsa = e->targets[q->target].lacks_tlsa = true;
+    else
+        e->is_uncertain = true;
 }
 
 /* libunbound's callback, from within ub_process. */
@@ -324,9 +380,11 @@ static void on_answer(void *arg, int err, struct ub_result *result)
     bool is_answer = err == 0 && !result->bogus &&
                      (result->rcode == RCODE_NOERROR || result->rcode == RCODE_NXDOMAIN);
     if (!is_answer)
-        e->is_uncertain = true;
+        on_nothing(e, q);
     else if (q->type == TYPE_MX)
         on_mx(r, e, result);
+    else if (q->type == TYPE_TLSA)
+        on_tlsa(e, q->target, result);
     else
         on_address(r, e, q->target, result);
     if (err == 0)
@@ -407,7 +465,7 @@ static size_t find_local(const struct resolver *r, const char *name,
 void resolver_lookup_host(struct resolver *r, const char *name, uint16_t port,
                           const struct now *now, resolver_fn *fn, void *ctx)
 {
-    struct relay_host local[RESOLVER_ADDRESS_MAX];
+    struct relay_host local[RESOLVER_ADDRESS_MAX] = { 0 };
     char lower[ADDRESS_DOMAIN_MAX + 1];
     r->now = *now;
     metrics_add(r->metrics, METRIC_DNS_LOOKUPS_TOTAL, 1);
@@ -438,7 +496,6 @@ void resolver_process(struct resolver *r, const struct now *now)
 /* Options that our queries rely on, in libunbound's spelling. */
 static const char *const options[][2] = {
     { "do-not-query-localhost:", "no" }, /* a resolver on loopback is the usual one */
-    { "module-config:", "iterator" },    /* no trust anchors here, so nothing to validate */
     { "infra-keep-probing:", "yes" },    /* a name server that was down is found again */
     { "use-syslog:", "no" },
 };
@@ -460,6 +517,11 @@ static int set_up(struct ub_ctx *ctx, const struct config *cfg)
     int rc = ub_ctx_debugout(ctx, NULL); /* stderr is not its place */
     for (size_t i = 0; i < ARRAY_LEN(options) && rc == UB_NOERROR; i++)
         rc = ub_ctx_set_option(ctx, options[i][0], options[i][1]);
+    if (rc == UB_NOERROR) /* without anchors there is nothing to validate */
+        rc = ub_ctx_set_option(
+            ctx, "module-config:", cfg->dns.trust_anchor ? "validator iterator" : "iterator");
+    if (rc == UB_NOERROR && cfg->dns.trust_anchor)
+        rc = ub_ctx_add_ta_file(ctx, cfg->dns.trust_anchor);
     if (rc == UB_NOERROR)
         rc = set_servers(ctx, cfg);
     if (rc == UB_NOERROR)
@@ -501,7 +563,8 @@ enum status resolver_new(const struct config *cfg, struct entropy *entropy, stru
     int rc = set_up(ctx, cfg);
     if (rc != UB_NOERROR) {
         context_delete(ctx);
-        return fail_with(error, STATUS_SYSTEM, "libunbound: %s (check dns.servers)",
+        return fail_with(error, STATUS_SYSTEM,
+                         "libunbound: %s (check dns.servers and dns.trust_anchor)",
                          ub_strerror(rc));
     }
     struct resolver *r = mem_zalloc(sizeof *r);

@@ -135,7 +135,7 @@ enum mx_answer resolver_read_mx(const struct ub_result *result, struct entropy *
     *count = 0;
     if (!result->havedata)
         return MX_ANSWER_NONE;
-    struct mx_target *all = mem_alloc(RECORDS_MAX * sizeof *all);
+    struct mx_target *all = mem_zalloc(RECORDS_MAX * sizeof *all);
     size_t records = 0, good = 0;
     bool has_root = false;
     for (; result->data[records] && records < RECORDS_MAX; records++) {

@@ -6,6 +6,7 @@
  */
 #include "core/base/entropy.h"
 #include "core/base/slice.h"
+#include "core/relay/tlsa.h"
 #include <sys/socket.h>
 #include <unbound.h>
 
@@ -16,6 +17,9 @@ struct mx_target {
     uint32_t preference; /* lower first */
     uint64_t shuffle;    /* order among equals */
     char name[256];
+    bool is_insecure; /* DNSSEC does not vouch for all of its addresses */
+    bool lacks_tlsa;  /* its TLSA records cannot be had: nothing may be sent there (P-200) */
+    struct tlsa_set tlsa;
 };
 
 enum mx_answer {

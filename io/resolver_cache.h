@@ -18,7 +18,9 @@
     X(SERVERS, 451, "4.4.3", "the name servers gave no answer")                                    \
     X(NO_ADDRESS, 451, "4.4.4", "no mail exchanger of the domain has an address")                  \
     X(SMARTHOST, 451, "4.4.4", "the smarthost's name has no address")                              \
-    X(PRIVATE, 550, "5.4.4", "every mail exchanger is in a network that is not for mail")
+    X(PRIVATE, 550, "5.4.4", "every mail exchanger is in a network that is not for mail")          \
+    X(TLSA, 451, "4.7.5",                                                                          \
+      "the TLSA records of the mail exchangers cannot be had, so nobody can say whom to trust")
 
 enum resolver_failure {
 #define X(name, code, enhanced, text) FAILURE_##name,
@@ -26,7 +28,7 @@ enum resolver_failure {
 #undef X
 };
 
-enum resolver_entry_state { ENTRY_MX, ENTRY_ADDRESSES, ENTRY_KNOWN };
+enum resolver_entry_state { ENTRY_MX, ENTRY_ADDRESSES, ENTRY_TLSA, ENTRY_KNOWN };
 
 /* One address of one target. */
 struct resolver_found {
@@ -47,6 +49,8 @@ struct resolver_entry {
     bool is_implicit;          /* it has no MX: its own addresses serve (P-209) */
     bool is_uncertain;         /* a query failed for now: a later one may say more */
     bool saw_private;          /* an address was left out */
+    bool is_secure;            /* DNSSEC vouches for its MX records, or that there are none */
+    bool lacks_tlsa;           /* a host was left out whose TLSA records cannot be had (P-200) */
     uint32_t open;             /* queries under way */
     struct mx_target *targets; /* owned; until conclude */
     size_t target_count;

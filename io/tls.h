@@ -19,6 +19,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/gather.h"
+#include "core/relay/tlsa.h"
 
 struct tls_store;
 
@@ -58,6 +59,10 @@ struct tls_session *tls_session_new_client(struct tls_client *client, const char
  * says what is wrong, for the log and the sender. */
 bool tls_client_verify(struct tls_client *client, const struct tls_session *t, const char *ca_file,
                        const char *const *names, size_t name_count, char *why, size_t cap);
+/* The same by DANE (RFC 7672 3): the certificate, or one that signed it, is what a TLSA record
+ * says. Names count for the latter only. */
+bool tls_client_verify_tlsa(const struct tls_session *t, const struct tlsa_set *tlsa,
+                            const char *const *names, size_t name_count, char *why, size_t cap);
 void tls_session_free(struct tls_session *t); /* NULL is harmless */
 
 enum tls_result {

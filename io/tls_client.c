@@ -235,3 +235,74 @@ bool tls_client_verify(struct tls_client *client, const struct tls_session *t, c
     X509 *cert = sk_X509_value(chain, 0);
     return is_signed(store, cert, chain, why, cap) && has_one_of(cert, names, name_count, why, cap);
 }
+
+/* --- DANE ------------------------------------------------------------------------------------ */
+
+static bool fits(const struct tlsa_record *r, X509 *cert)
+{
+    uint8_t *der = NULL;
+    int len = r->selector == TLSA_KEY ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der)
+                                      : i2d_X509(cert, &der);
+    bool is_it = len > 0 && tlsa_record_fits(r, slice_of((const char *)der, (size_t)len));
+    OPENSSL_free(der);
+    return is_it;
+}
+
+/* P-199: neither name nor time matters. */
+static bool is_end_entity(const struct tlsa_set *tlsa, X509 *cert)
+{
+    for (size_t i = 0; i < tlsa->count; i++)
+        if (tlsa->records[i].usage == TLSA_DANE_EE && fits(&tlsa->records[i], cert))
+            return true;
+    return false;
+}
+
+static bool is_anchor(const struct tlsa_set *tlsa, X509 *cert)
+{
+    for (size_t i = 0; i < tlsa->count; i++)
+        if (tlsa->records[i].usage == TLSA_DANE_TA && fits(&tlsa->records[i], cert))
+            return true;
+    return false;
+}
+
+/* The certificates of the chain that a record names, as the only authorities there are. */
+static X509_STORE *anchors_of(const struct tlsa_set *tlsa, STACK_OF(X509) * chain)
+{
+    X509_STORE *store = X509_STORE_new();
+    must(store);
+    X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN); /* they need not be roots */
+    for (size_t i = 0; i < sk_X509_num(chain); i++)
+        if (is_anchor(tlsa, sk_X509_value(chain, i)))
+            (void)X509_STORE_add_cert(store, sk_X509_value(chain, i));
+    return store;
+}
+
+static bool has_anchor(const struct tlsa_set *tlsa, STACK_OF(X509) * chain)
+{
+    for (size_t i = 0; i < sk_X509_num(chain); i++)
+        if (is_anchor(tlsa, sk_X509_value(chain, i)))
+            return true;
+    return false;
+}
+
+bool tls_client_verify_tlsa(const struct tls_session *t, const struct tlsa_set *tlsa,
+                            const char *const *names, size_t name_count, char *why, size_t cap)
+{
+    STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(t->ssl);
+    if (!chain || sk_X509_num(chain) == 0) {
+        snprintf(why, cap, "the host showed no certificate");
+        return false;
+    }
+    X509 *cert = sk_X509_value(chain, 0);
+    if (is_end_entity(tlsa, cert))
+        return true;
+    if (!has_anchor(tlsa, chain)) {
+        snprintf(why, cap, "the certificate is not what the TLSA records of the host say");
+        return false;
+    }
+    X509_STORE *store = anchors_of(tlsa, chain);
+    bool is_good =
+        is_signed(store, cert, chain, why, cap) && has_one_of(cert, names, name_count, why, cap);
+    X509_STORE_free(store);
+    return is_good;
+}

@@ -225,6 +225,7 @@ struct config {
     struct {
         char **servers; /* owned; "127.0.0.1" or "127.0.0.1@5353"; none: /etc/resolv.conf */
         size_t server_count;
+        char *trust_anchor; /* owned; file of keys that DNSSEC starts from; NULL: no validation */
         uint32_t cache_max_ms;
         uint32_t negative_ms;
     } dns;

@@ -316,6 +316,10 @@
     X(DNS, "servers", SERVERS, TOP_LIST(dns.servers, dns.server_count), "", "", "",                \
       "Resolvers, such as [\"127.0.0.1\", \"192.0.2.1@5353\"]; none: those of "                    \
       "/etc/resolv.conf.")                                                                         \
+    X(DNS, "trust_anchor", TEXT, TOP(dns.trust_anchor), "", "", "",                                \
+      "File of the keys that DNSSEC starts from, such as /usr/share/dns/root.key. With it, "       \
+      "answers are validated, and TLSA records of MX hosts are obeyed (DANE); the servers must "   \
+      "pass DNSSEC records on. None: neither.")                                                    \
     X(DNS, "cache_max", DURATION, TOP(dns.cache_max_ms), "0..7d", "1h", "",                        \
       "Longest time an answer is kept, whatever its TTL says.")                                    \
     X(DNS, "negative", DURATION, TOP(dns.negative_ms), "0..1h", "1min", "",                        \

@@ -22,12 +22,14 @@
  */
 #include "core/base/wheel.h"
 #include "core/relay/retry.h"
+#include "core/relay/tlsa.h"
 
 /* One address to connect to. */
 struct relay_host {
     struct sockaddr_storage addr; /* with port */
     socklen_t addr_len;
     char name[256]; /* MX host or smarthost name, for logs and Remote-MTA */
+    struct tlsa_set tlsa;
 };
 
 enum relay_dest_state {
