@@ -24,7 +24,7 @@
 #define CONNECTION_MEMORY 8192 /* octets: request line and header fields */
 #define SILENCE_MAX_S     10
 #define BACKLOG           64
-#define PAGE_MAX          (256 * 1024)
+#define PAGE_MAX          (1024 * 1024)
 
 #define TYPE_TEXT       "text/plain; charset=utf-8"
 #define TYPE_PROMETHEUS "text/plain; version=0.0.4; charset=utf-8"

@@ -271,6 +271,13 @@ static void judge_rcpt(struct settle *s, struct delivery *d, uint32_t i, const c
         tell_hard_bounce(s, d, i, &reply);
 }
 
+/* The last recipient of a delivery is decided. */
+static void note_age(struct settle *s, const struct message *m)
+{
+    int64_t from = m->hold_until_ms > m->accepted_ms ? m->hold_until_ms : m->accepted_ms;
+    queue_age_note(s->w->metrics.ages, message_lane(m), m->tenant, s->w->now.wall_ms - from);
+}
+
 static struct verdicts judge(struct settle *s, struct delivery *d, const char *host)
 {
     struct verdicts v = { .later = mem_alloc(d->rcpt_count * sizeof *v.later),
@@ -285,6 +292,8 @@ static struct verdicts judge(struct settle *s, struct delivery *d, const char *h
     }
     if (v.later_count > 0)
         d->told |= v.notices;
+    else
+        note_age(s, d->message);
     metrics_add(&s->w->metrics, METRIC_RELAY_ATTEMPTS_TOTAL, 1);
     metrics_add(&s->w->metrics, METRIC_AMBIGUOUS_TOTAL, is_ambiguous);
     return v;

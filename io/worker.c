@@ -61,6 +61,7 @@ void worker_init(struct worker *w, uint32_t id, uint32_t worker_count, const str
         .listener_count = listener_count,
         .trouble = WORKER_NO_REDIS, /* until it is known */
         .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+        .metrics = { .ages = queue_age_new(cfg) },
     };
     must(w->wake_fd >= 0);
     helper_inbox_init(&w->inbox, w->wake_fd);
@@ -156,6 +157,7 @@ static void update_trouble(struct worker *w)
 static void update_gauges(struct worker *w)
 {
     metrics_add(&w->metrics, METRIC_LOOP_TURNS_TOTAL, 1);
+    queue_age_tick(w->metrics.ages, w->now.mono_ms);
     metrics_set(&w->metrics, METRIC_SESSIONS_OPEN, submit_sessions(w->submit));
     metrics_set(&w->metrics, METRIC_DELIVERIES_HELD, relay_held(w->relay));
     metrics_set(&w->metrics, METRIC_MEMORY_CONTENT_BYTES, (int64_t)w->budget.used);
@@ -330,6 +332,7 @@ void worker_done(struct worker *w)
     for (size_t i = 0; i < w->listener_count; i++)
         close(w->listeners[i].fd);
     free(w->listeners);
+    queue_age_free(w->metrics.ages);
     helper_inbox_done(&w->inbox);
     close(w->wake_fd);
     buf_done(&w->error);

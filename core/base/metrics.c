@@ -40,6 +40,18 @@ static enum status describe(size_t i, struct buf *out)
                       rows[i].help, SLICE_ARG(family), rows[i].type);
 }
 
+#define SETS_MAX 1024 /* workers have at most 256 */
+
+static enum status format_ages(const struct metrics *const *sets, size_t count, struct buf *out)
+{
+    const struct queue_age *ages[SETS_MAX];
+    size_t with = 0;
+    for (size_t i = 0; i < count && with < SETS_MAX; i++)
+        if (sets[i]->ages)
+            ages[with++] = sets[i]->ages;
+    return with > 0 ? queue_age_format(ages, with, out) : STATUS_OK;
+}
+
 enum status metrics_format(const struct metrics *const *sets, size_t count, struct buf *out)
 {
     for (size_t i = 0; i < METRIC_COUNT; i++) {
@@ -49,5 +61,5 @@ enum status metrics_format(const struct metrics *const *sets, size_t count, stru
         if (st != STATUS_OK)
             return st;
     }
-    return STATUS_OK;
+    return format_ages(sets, count, out);
 }

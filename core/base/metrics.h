@@ -6,6 +6,7 @@
  */
 #include "core/base/buf.h"
 #include "core/base/metrics_table.h"
+#include "core/base/queue_age.h"
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -18,6 +19,7 @@ enum metric {
 
 struct metrics {
     _Atomic int64_t value[METRIC_COUNT];
+    struct queue_age *ages; /* owned by the worker, from before its start; NULL: none are kept */
 };
 
 static inline void metrics_add(struct metrics *m, enum metric which, int64_t n)

@@ -89,3 +89,14 @@
     X(MEMORY_CONTENT_BYTES, gauge, "content_bytes", "Memory now held by message content.")         \
     X(LOOP_TURNS_TOTAL, counter, "loop_turns_total", "Event loop turns.")                          \
     X(LOG_DROPPED_TOTAL, counter, "log_lines_dropped_total", "Log lines dropped by a slow sink.")
+
+/* What is not one number for all: series by lane and tenant (queue_age.c).
+ * X(how it is shown, type, name, help) */
+#define QUEUE_AGE_TABLE(X)                                                                         \
+    X(show_buckets, histogram, "queue_age_seconds",                                                \
+      "From acceptance (or the time until which its sender held it back) to the outcome of a "     \
+      "delivery, by lane and tenant.")                                                             \
+    X(show_p50, gauge, "queue_age_p50_seconds",                                                    \
+      "What half of those that ended in the last 5 to 10 minutes did not exceed.")                 \
+    X(show_p99, gauge, "queue_age_p99_seconds",                                                    \
+      "What 99 of 100 of those that ended in the last 5 to 10 minutes did not exceed.")

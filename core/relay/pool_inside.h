@@ -6,6 +6,7 @@
  * pool_misfit.c (what a host could not take), pool_suspend.c (rest that a rule asks for). Nobody
  * else includes it.
  */
+#include "core/base/tenant_index.h"
 #include "core/relay/pool.h"
 
 /* Lines of tenants (pool_wait.c). */
@@ -14,8 +15,7 @@ struct pool_waits {
     uint32_t bucket_count, line_count;
     struct list spare; /* lines without a delivery */
     uint32_t spare_count;
-    uint32_t *tenants; /* owned; a hash table of names: index into the configuration's, plus 1 */
-    uint32_t tenant_mask;
+    struct tenant_index tenants;
 };
 
 struct relay_pool {

@@ -48,42 +48,9 @@ struct pool_line {
 
 /* --- tenants --------------------------------------------------------------------------------- */
 
-/* FNV-1a. */
-static uint32_t hash_name(struct slice name)
-{
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < name.len; i++)
-        h = (h ^ (uint8_t)name.ptr[i]) * 16777619u;
-    return h;
-}
-
-static uint32_t *tenant_cell(const struct pool_waits *w, const struct config *cfg,
-                             struct slice name)
-{
-    uint32_t i = hash_name(name);
-    while (w->tenants[i & w->tenant_mask] > 0 &&
-           !slice_eq(slice_str(cfg->tenants[w->tenants[i & w->tenant_mask] - 1].name), name))
-        i++;
-    return &w->tenants[i & w->tenant_mask];
-}
-
-/* A table of names, at most half full: indices, plus one. */
-static void index_tenants(struct pool_waits *w, const struct config *cfg)
-{
-    uint32_t size = 2;
-    while (size < cfg->tenant_count * 2)
-        size *= 2;
-    w->tenants = mem_zalloc(size * sizeof *w->tenants);
-    w->tenant_mask = size - 1;
-    for (uint32_t i = 0; i < cfg->tenant_count; i++)
-        *tenant_cell(w, cfg, slice_str(cfg->tenants[i].name)) = i + 1;
-}
-
 static uint32_t tenant_of(const struct relay_pool *p, const struct delivery *d)
 {
-    struct slice name = d->message->tenant;
-    uint32_t cell = name.len > 0 ? *tenant_cell(&p->waits, p->cfg, name) : 0;
-    return cell > 0 ? cell - 1 : (uint32_t)p->cfg->tenant_count;
+    return tenant_index_find(&p->waits.tenants, d->message->tenant);
 }
 
 static int32_t weight_of(const struct relay_pool *p, const struct pool_line *line)
@@ -184,7 +151,7 @@ void pool_waits_init(struct relay_pool *p)
     list_init(&w->spare);
     w->bucket_count = LINES_MIN;
     w->lines = mem_zalloc(w->bucket_count * sizeof *w->lines);
-    index_tenants(w, p->cfg);
+    tenant_index_init(&w->tenants, p->cfg);
 }
 
 void pool_waits_done(struct relay_pool *p)
@@ -195,7 +162,7 @@ void pool_waits_done(struct relay_pool *p)
     while ((node = list_pop_front(&w->spare)))
         free(line_at(node));
     free(w->lines);
-    free(w->tenants);
+    tenant_index_done(&w->tenants);
 }
 
 void pool_put_waiting(struct relay_pool *p, struct relay_dest *dest, struct delivery *d,

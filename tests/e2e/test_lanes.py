@@ -26,6 +26,13 @@ def rcpts_of(messages):
     return [m.rcpts[0] for m in messages]
 
 
+def queue_age(kilat, which, lane):
+    """Seconds, of mail without a tenant."""
+    _, text = kilat.get("/metrics")
+    series = f'kilat_queue_age_{which}_seconds{{lane="{lane}",tenant=""}} '
+    return float(text.split(series)[1].split("\n")[0])
+
+
 @pytest.mark.parametrize("connections", [1, 2])
 def test_urgent_never_waits_behind_bulk(gateways, connections):
     """One site, so many connections, memory and Redis full of bulk mail. Each urgent message leaves
@@ -52,6 +59,8 @@ def test_urgent_never_waits_behind_bulk(gateways, connections):
         assert max(waits) < 1, sorted(waits)
         assert "bulk@rcpt.test" in rcpts_of(mx.messages[-10:])
         assert rcpts_of(mx.messages).count("bulk@rcpt.test") < bulk, "nothing waited any more"
+        assert queue_age(kilat, "p99", "urgent") <= 1
+        assert queue_age(kilat, "p50", "bulk") > queue_age(kilat, "p50", "urgent")
         assert mx.open_connections() <= connections
         assert mx.violations == []
 

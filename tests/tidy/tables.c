@@ -126,7 +126,7 @@ static void print_metrics(void)
         const char *type, *name, *help;
     } rows[] = {
 #define X(id, type, name, help) { #type, name, help },
-        METRICS_TABLE(X)
+        METRICS_TABLE(X) QUEUE_AGE_TABLE(X)
 #undef X
     };
     printf("# Metrics\n"
