@@ -16,9 +16,9 @@ server's.
     kept        100 messages on each connection
 TLS 1.3, but for "1.2", where no key exchange is left to be done in a resumed handshake. For bare
 handshakes Kilat gets a share of its core only (SCENARIOS), since one core of clients could not
-keep a whole one busy; its rate is given as of a whole core, divided by that share. Beside them the
-limit: what BoringSSL's server side reaches in memory on one core, for full and for resumed handshakes
-(bench/handshake_limit.c).
+keep a whole one busy; its rate is given as of a whole core, divided by that share. Beside them
+the limit: what BoringSSL's server side reaches in memory on one core, for full and for resumed
+handshakes (bench/handshake_limit.c).
 """
 import argparse
 import json

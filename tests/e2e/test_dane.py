@@ -49,7 +49,7 @@ def with_chain(ca, pair):
 
 @pytest.fixture
 def net(gateways, folder, ca):
-    """net(record, certificate): a gateway, and the MX of rcpt.test, whose TLSA record is `record`."""
+    """net(record, certificate): a gateway, and the MX of rcpt.test with that TLSA record."""
     with contextlib.ExitStack() as stack:
         def make(record, certificate, zone="test", route=None, more="", settings=None, **mx):
             port = free_port()

@@ -5,8 +5,8 @@ knot - a name server with signed zones: Knot DNS on 127.0.0.1, from text, ended 
     with Knot(folder, {"test": "@ SOA ...\\nrcpt MX 10 mx.rcpt\\n..."}, anchors=["test"]) as dns:
         Kilat(..., dns={"servers": [dns.address], "trust_anchor": str(dns.trust_anchor)})
 
-Zones in `anchors` are signed and trusted; those in `broken` are trusted by a key that is not theirs,
-so whatever is asked there is bogus; others are not signed.
+Zones in `anchors` are signed and trusted; those in `broken` are trusted by a key that is not
+theirs, so whatever is asked there is bogus; others are not signed.
 """
 import socket
 import subprocess
@@ -73,8 +73,9 @@ class Knot:
 
     def __enter__(self):
         self._write()
-        self.process = subprocess.Popen(["knotd", "-c", str(self.config)], stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, preexec_fn=end_with_us)
+        self.process = subprocess.Popen(["knotd", "-c", str(self.config)],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        preexec_fn=end_with_us)
         end = time.monotonic() + 20
         while not self._is_ready():
             assert time.monotonic() < end and self.process.poll() is None, \
