@@ -82,6 +82,7 @@ struct queue_driver *queue_new(struct worker *w)
     q->next_shard = (uint16_t)entropy_below(&w->entropy, w->shards);
     link_init(&q->commits, q, "commit");
     link_init(&q->claims, q, "claim");
+    q->audit = w->id == 0 ? queue_audit_new(q) : NULL;
     return q;
 }
 
@@ -95,6 +96,7 @@ void queue_free(struct queue_driver *q)
     queue_pump_chunks(q, INT64_MAX);
     commit_free(q->committer);
     claim_free(q->claimer);
+    queue_audit_free(q->audit);
     redis_link_done(&q->commits.redis);
     redis_link_done(&q->claims.redis);
     free(q);
@@ -271,6 +273,8 @@ void queue_start(struct queue_driver *q)
 {
     connect_link(&q->commits);
     connect_link(&q->claims);
+    if (q->audit)
+        queue_audit_start(q->audit);
 }
 
 void queue_abandon(struct queue_driver *q)

@@ -2,7 +2,7 @@
 #pragma once
 /*
  * drive_queue_private - the queue driver's inside, shared by drive_queue.c (links and turns),
- * queue_submit.c (messages) and queue_chunk.c (pieces of large ones).
+ * queue_submit.c (messages), queue_chunk.c (pieces of large ones) and queue_audit.c (the accounts).
  */
 #include "io/drive_queue.h"
 #include "queue/claim.h"
@@ -39,7 +39,13 @@ struct queue_driver {
         uint64_t number, end; /* the batch, and the stream offset where it ends */
     } batches[BATCHES_MAX];   /* sent or being sent, oldest first */
     uint32_t batch_count;
+    struct queue_audit *audit; /* owned; NULL but in the first worker */
 };
+
+/* queue_audit.c */
+struct queue_audit *queue_audit_new(struct queue_driver *q);
+void queue_audit_free(struct queue_audit *a); /* after both links were lost; NULL is harmless */
+void queue_audit_start(struct queue_audit *a);
 
 /* Chunks that wait for the second link: with it up all go; without it those whose time is over at
  * now_ms are answered. */

@@ -44,6 +44,9 @@
       "Deliveries finished after the lease had passed to another worker: possible duplicates.")    \
     X(AMBIGUOUS_TOTAL, counter, "ambiguous_total",                                                 \
       "Final dots sent whose reply was never seen: possible duplicates.")                          \
+    X(QUEUE_IMBALANCE, gauge, "queue_imbalance",                                                   \
+      "Deliveries that were queued, have not ended, and are nowhere in Redis, or the other way "   \
+      "round; must be 0. Looked at shard by shard, one a second.")                                 \
     X(DELIVERIES_HELD, gauge, "deliveries_in_memory", "Deliveries this process now holds.")        \
     X(RELAY_CONNECTIONS_TOTAL, counter, "relay_connections_total", "Outbound connections opened.") \
     X(RELAY_TLS_TOTAL, counter, "relay_tls_total", "Outbound connections that were encrypted.")    \

@@ -111,6 +111,20 @@ local function count_states(keys, args)
     'held', held, 'dead', redis.call('ZCARD', tag .. 'x') }
 end
 
+-- kilat_audit() -> deliveries that went in, did not end, and are nowhere; negative: too many are there
+-- Must be 0 at any time.
+local function audit(keys, args)
+  local states, missing = count_states(keys, args), 0
+  local n = redis.call('HMGET', tag_of(keys) .. 'n', 'enqueued', 'split', 'done', 'cancelled', 'dropped')
+  for i = 1, #n do
+    missing = missing + (i <= 2 and 1 or -1) * tonumber(n[i] or 0)
+  end
+  for i = 2, #states, 2 do
+    missing = missing - states[i]
+  end
+  return missing
+end
+
 -- Rows {state, id, item, info} of a hash whose id is this one, or begins with this queue id. A
 -- message with one delivery is found at once; others have ids that only a scan tells.
 local function look_up(rows, state, hash, id, info, is_several)
@@ -312,6 +326,7 @@ end
 
 register('kilat_list', list, 'no-writes')
 register('kilat_count', count_states, 'no-writes')
+register('kilat_audit', audit, 'no-writes')
 register('kilat_find', find, 'no-writes')
 register('kilat_drop', drop, 'allow-oom')
 register('kilat_hold', hold, 'allow-oom')

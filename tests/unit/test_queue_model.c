@@ -353,6 +353,17 @@ static void compare_records(const struct queue_model *model)
     }
 }
 
+/* enqueued + split = done + cancelled + dropped + what is there, after every move. */
+static void check_accounts(uint64_t seed, int step)
+{
+    redisReply *r = redisCommand(redis, "FCALL kilat_audit 1 " TAG "n");
+    assert_non_null(r);
+    if (r->type != REDIS_REPLY_INTEGER || r->integer != 0)
+        fail_msg("seed %llu step %d: %lld %s", (unsigned long long)seed, step, r->integer,
+                 r->str ? r->str : "");
+    freeReplyObject(r);
+}
+
 static void run(uint64_t seed)
 {
     static const struct words none;
@@ -367,6 +378,7 @@ static void run(uint64_t seed)
         calls[i].say(&w);
         compare(model, seed, step, calls[i].function, &w);
         compare(model, seed, step, "kilat_count", &none);
+        check_accounts(seed, step);
     }
     compare_records(model);
     queue_model_free(model);
