@@ -15,6 +15,7 @@
 #include "io/cli.h"
 #include "core/base/must.h"
 #include "core/smtp/queue_id.h"
+#include "io/cli_fsck.h"
 #include "io/cli_print.h"
 #include "io/cli_redis.h"
 
@@ -344,6 +345,11 @@ static int cmd_stats(struct cli *c, int argc, char **argv)
     return CLI_OK;
 }
 
+static int cmd_fsck(struct cli *c, int argc, char **argv)
+{
+    return cli_fsck(c);
+}
+
 /* ---- the table ---- */
 
 enum arg_kind { ARG_NONE, ARG_OPTIONS, ARG_ID, ARG_ID_OR_ALL, ARG_DEST };
@@ -364,6 +370,7 @@ static const struct {
     { "dead", ARG_NONE, cmd_dead, "dead                 the dead letters, with reasons" },
     { "revive", ARG_ID_OR_ALL, cmd_revive, "revive ID|all        puts dead letters back" },
     { "stats", ARG_NONE, cmd_stats, "stats                how many, in which state" },
+    { "fsck", ARG_NONE, cmd_fsck, "fsck                 looks for what was lost or left over" },
 };
 
 static int usage(void)

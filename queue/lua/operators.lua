@@ -222,6 +222,86 @@ local function drop(keys, args)
   return { dropped, leased }
 end
 
+-- Calls see(id) for every delivery of the shard.
+local function each_delivery(tag, see)
+  local hashes = { tag .. 'ti', tag .. 'xr' }
+  local workers = redis.call('ZRANGE', tag .. 'hb', 0, -1)
+  for i = 1, #workers do
+    hashes[#hashes + 1] = tag .. 'w:' .. workers[i]
+  end
+  for i = 1, #hashes do
+    local ids = redis.call('HKEYS', hashes[i])
+    for j = 1, #ids do
+      see(ids[j])
+    end
+  end
+  each_dest(tag, function(lane, dest, key, score)
+    for first = 0, redis.call('LLEN', key) - 1, 1000 do
+      local page = redis.call('LRANGE', key, first, first + 999)
+      for i = 1, #page do
+        see((split_value(page[i])))
+      end
+    end
+  end)
+end
+
+-- kilat_suspects(queue id...) -> rows {queue id, 1 its record is there for good, else 0, deliveries,
+-- deliveries that it should have}
+-- For `kilat queue fsck`: a second look, at one moment, at messages that seemed odd.
+local function suspects(keys, args)
+  local tag, found, rows = tag_of(keys), {}, {}
+  for i = 1, #args do
+    found[args[i]] = 0
+  end
+  each_delivery(tag, function(id)
+    local record = string.sub(id, 1, ID_LEN)
+    found[record] = found[record] and found[record] + 1
+  end)
+  for i = 1, #args do
+    local is_there = redis.call('PTTL', tag .. 'b:' .. args[i]) == -1
+    rows[i] = { args[i], is_there and 1 or 0, found[args[i]],
+      tonumber(redis.call('HGET', tag .. 'c', args[i]) or 1) }
+  end
+  return rows
+end
+
+-- Adds to `out` what is in only one half of a sorted set and its hash.
+local function find_halves(tag, zset, hash, out)
+  local ids = redis.call('ZRANGE', tag .. zset, 0, -1)
+  for i = 1, #ids do
+    if redis.call('HEXISTS', tag .. hash, ids[i]) == 0 then
+      out[#out + 1] = zset .. ':' .. ids[i]
+    end
+  end
+  ids = redis.call('HKEYS', tag .. hash)
+  for i = 1, #ids do
+    if not redis.call('ZSCORE', tag .. zset, ids[i]) then
+      out[#out + 1] = hash .. ':' .. ids[i]
+    end
+  end
+end
+
+-- kilat_strays(name...) -> names
+-- For `kilat queue fsck`. Of the lists "r:<lane>:<dest>" and leases "w:<worker>" that it is told of,
+-- those that nobody will ever look at. Told of none: "t:<id>", "ti:<id>", "x:<id>", "xr:<id>", halves of
+-- what is scheduled or dead.
+local function strays(keys, args)
+  local tag, out = tag_of(keys), {}
+  for i = 1, #args do
+    local lane, dest = string.match(args[i], '^r:(.):(.*)$')
+    local index, member = lane and 'd:' .. lane or 'hb', dest or string.sub(args[i], 3)
+    if not redis.call('ZSCORE', tag .. index, member)
+        and redis.call('EXISTS', tag .. args[i]) == 1 then
+      out[#out + 1] = args[i]
+    end
+  end
+  if #args == 0 then
+    find_halves(tag, 't', 'ti', out)
+    find_halves(tag, 'x', 'xr', out)
+  end
+  return out
+end
+
 -- kilat_hold(dest, lane) -> 1
 -- No worker claims from it until it is freed; also when it has nothing yet. lane "*": all three.
 local function hold(keys, args)
@@ -328,6 +408,8 @@ register('kilat_list', list, 'no-writes')
 register('kilat_count', count_states, 'no-writes')
 register('kilat_audit', audit, 'no-writes')
 register('kilat_find', find, 'no-writes')
+register('kilat_suspects', suspects, 'no-writes')
+register('kilat_strays', strays, 'no-writes')
 register('kilat_drop', drop, 'allow-oom')
 register('kilat_hold', hold, 'allow-oom')
 register('kilat_free', free, 'allow-oom')
