@@ -53,6 +53,12 @@ static bool is_stale_loss(const struct outbound *o, const struct delivery *d)
     return true;
 }
 
+/* This host lacks what it needs, or a rule about its replies says so. */
+static bool is_for_another_host(struct outbound *o, const struct smtp_txn *txn)
+{
+    return txn->is_unfit || settle_wants_other_host(&o->r->settle, txn->owner, o->slot->host_name);
+}
+
 static void collect_finished(struct outbound *o)
 {
     struct smtp_txn *txn;
@@ -62,7 +68,7 @@ static void collect_finished(struct outbound *o)
             body_end(o);
         relay_pool_sent(o->r->pool, o->slot, &o->r->w->now);
         o->r->in_flight--;
-        if (txn->is_unfit && relay_pool_misfit(o->r->pool, o->slot, d))
+        if (is_for_another_host(o, txn) && relay_pool_misfit(o->r->pool, o->slot, d))
             continue;
         if (is_stale_loss(o, d)) {
             delivery_restart(d);
@@ -240,7 +246,9 @@ static void log_closed(struct outbound *o, const struct rcpt_outcome *failure)
 /* The same address, another way. */
 static void try_again(const struct outbound *o, enum outbound_way way)
 {
-    struct relay_host host = { .addr = o->addr, .addr_len = o->addr_len, .tlsa = o->tlsa };
+    struct relay_host host = {
+        .addr = o->addr, .addr_len = o->addr_len, .tlsa = o->tlsa, .sts = o->sts
+    };
     connect_to(o->r, o->slot, &host, way);
 }
 
@@ -304,6 +312,7 @@ static struct outbound *outbound_new(struct relay_driver *r, struct relay_slot *
     o->addr = host->addr;
     o->addr_len = host->addr_len;
     o->tlsa = host->tlsa;
+    o->sts = host->sts;
     list_init(&o->pins);
     list_push_back(&r->outbounds, &o->node);
     return o;
@@ -315,7 +324,7 @@ static void connect_to(struct relay_driver *r, struct relay_slot *slot,
     const struct config *cfg = r->w->cfg;
     struct client_policy policy;
     char *secret, why[512];
-    if (!outbound_policy(slot->dest->route, &host->tlsa, way, &policy, &secret, why, sizeof why)) {
+    if (!outbound_policy(slot->dest->route, host, way, &policy, &secret, why, sizeof why)) {
         connect_failed(r, slot, OUTCOME_AUTH, why);
         return;
     }

@@ -416,6 +416,17 @@ static void read_header_first(struct settle *s, struct delivery *d, struct verdi
 
 /* --- entry points ---------------------------------------------------------------------------- */
 
+bool settle_wants_other_host(struct settle *s, const struct delivery *d, const char *host)
+{
+    rules_store_refresh(s->w->rules, &s->rules, &s->rules_serial);
+    for (uint32_t i = 0; i < d->rcpt_count; i++) {
+        struct reply_verdict reply = classify(s->rules, &d->outcomes[i], slice_str(host));
+        if (!(reply.actions & REPLY_REROUTE))
+            return false;
+    }
+    return true;
+}
+
 void settle_decided(struct settle *s, struct delivery *d, const char *host)
 {
     struct verdicts v = judge(s, d, host);

@@ -22,6 +22,8 @@ struct settle {
 
 void settle_init(struct settle *s, struct worker *w, settled_fn *on_settled, void *ctx);
 void settle_done(struct settle *s); /* frees what is finishing; the queue will deliver it again */
+/* True when rules want another host to be asked for all of its recipients. */
+bool settle_wants_other_host(struct settle *s, const struct delivery *d, const char *host);
 /* Every outcome of d is decided; host: who said so, "" nobody. Takes d. */
 void settle_decided(struct settle *s, struct delivery *d, const char *host);
 /* Back to the queue's front, untried. Takes d. */

@@ -52,6 +52,7 @@ enum reply_action {
     REPLY_RETRY = 1 << 2,    /* a 5xx that is no end: tried again */
     REPLY_BOUNCE = 1 << 3,   /* a 4xx that will not get better: it fails at once */
     REPLY_SUPPRESS = 1 << 4, /* a hard bounce puts the recipient on the suppression list */
+    REPLY_REROUTE = 1 << 5,  /* another host of the destination is asked before all that */
 };
 
 struct reply_verdict {

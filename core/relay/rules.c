@@ -313,7 +313,7 @@ static const struct action {
 } actions[] = {
     { "slow", REPLY_SLOW, read_slow },    { "suspend", REPLY_SUSPEND, read_suspend },
     { "retry", REPLY_RETRY, NULL },       { "bounce", REPLY_BOUNCE, NULL },
-    { "suppress", REPLY_SUPPRESS, NULL },
+    { "suppress", REPLY_SUPPRESS, NULL }, { "reroute", REPLY_REROUTE, NULL },
 };
 
 static bool read_action(struct reader *r, struct reply_verdict *v)
@@ -326,7 +326,8 @@ static bool read_action(struct reader *r, struct reply_verdict *v)
         v->actions |= actions[i].bit;
         return !actions[i].read || actions[i].read(r, v);
     }
-    return complain(r, "is no action: write slow, suspend, retry, bounce or suppress", r->word);
+    return complain(r, "is no action: write slow, suspend, retry, bounce, suppress or reroute",
+                    r->word);
 }
 
 static bool read_actions(struct reader *r, struct reply_verdict *v)

@@ -138,6 +138,26 @@ def test_rules_retry_and_bounce(gateways, settings, folder, mx):
     assert suppressed(kilat) == {}
 
 
+def test_rules_reroute(gateways, settings, folder, mx):
+    """The fallback is asked at once; without it, what the first said counts."""
+    rules = folder / "my.rules"
+    rules.write_text('text "not from you" -> blocked reroute\n')
+    mx.on("mail", "550 5.7.1 Not from you")
+    with Mx(host="127.0.0.2") as other:
+        settings["route"]["rcpt.test"]["fallback"] = [f"127.0.0.2:{other.port}"]
+        kilat = gateways(relay={"rules": str(rules)}, **settings)
+        ident = submit(kilat)
+        other.wait(1)
+        assert kilat.wait_event("relay.done", id=ident)["fate"] == "delivered"
+        assert len(kilat.events("relay.done", id=ident)) == 1
+        other.on("rcpt", "550 5.7.1 Not from you either, not from you")
+        ident = submit(kilat)
+        done = kilat.wait_event("relay.done", id=ident)
+        assert (done["fate"], done["category"]) == ("bounced", "blocked")
+        assert "either" in done["text"]
+        assert other.violations == []
+
+
 def test_rules_are_read_again(gateways, settings, folder, mx):
     rules = folder / "my.rules"
     rules.write_text("code 450 -> greylisted\n")
