@@ -3,9 +3,10 @@
  * queue_audit - what went into the queue is there or has ended: looked at all the time.
  *
  * Every second one shard is asked for its accounts, by the first worker of a process (kilat_audit
- * in lua/operators.lua: enqueued + split - done - cancelled - dropped - what is there, in one
- * atomic call). The sum over the shards, each as it was known last, is kilat_queue_imbalance. The
- * cost of a call is that of a look at every destination with mail in the shard.
+ * in lua/operators.lua: enqueued + split - done - bounced - expired - cancelled - dropped - what is
+ * there, in one atomic call). The sum over the shards, each as it was known last, is
+ * kilat_queue_imbalance. The cost of a call is that of a look at every destination with mail in the
+ * shard.
  *
  * Life: queue_audit_new, queue_audit_start; a look that is under way when the link breaks is asked
  * again a second later.

@@ -26,6 +26,7 @@ struct verdicts {
     uint32_t *later; /* owned; indices into message->rcpts */
     uint32_t later_count;
     uint32_t failed_count, first_failed; /* an index into d->rcpts */
+    uint32_t expired_count;              /* of them */
     struct report_rcpt *reports;         /* owned */
     uint32_t report_count;
     uint32_t slow_factor; /* what rules want for those that are later; 1: nothing */
@@ -185,6 +186,7 @@ static void sort_in(struct settle *s, const struct delivery *d, uint32_t i, enum
             .category = reply->category,
             .is_given_up = fate == RETRY_FAILED && d->outcomes[i].code / 100 != 5,
         };
+    v->expired_count += fate == RETRY_EXPIRED;
     if (fate == RETRY_LATER)
         v->later[v->later_count++] = d->rcpts[i];
     else if (fate != RETRY_DELIVERED && v->failed_count++ == 0)
@@ -358,7 +360,11 @@ static enum commit_finish_kind kind_for(const struct settle *s, const struct del
     bool can_tell = s->w->cfg->retry.bounces && report_is_possible(d->message);
     if (v->later_count > 0)
         return FINISH_RETRY;
-    return v->failed_count > 0 && !can_tell ? FINISH_DEAD : FINISH_DONE;
+    if (v->failed_count == 0)
+        return FINISH_DONE;
+    if (!can_tell)
+        return FINISH_DEAD;
+    return v->expired_count == v->failed_count ? FINISH_EXPIRED : FINISH_BOUNCED;
 }
 
 static void fill_finish(struct settle *s, struct commit_finish *f, const struct delivery *d,

@@ -86,7 +86,9 @@ struct commit_entry {
 };
 
 enum commit_finish_kind {
-    FINISH_DONE,     /* delivered or bounced: forget it */
+    FINISH_DONE,     /* delivered: forget it */
+    FINISH_BOUNCED,  /* it, or a part of it, failed for good: likewise */
+    FINISH_EXPIRED,  /* it, or a part of it, was given up after its time: likewise */
     FINISH_RETRY,    /* again in delay_ms, with `item` */
     FINISH_RELEASE,  /* hand back at once, to the front */
     FINISH_DEAD,     /* to the dead letters, item holds the reason */

@@ -27,6 +27,8 @@ static const struct {
     enum call_args args;
 } functions[FINISH_KINDS] = {
     [FINISH_DONE] = { { "kilat_done", 10 }, ARGS_NONE },
+    [FINISH_BOUNCED] = { { "kilat_bounced", 13 }, ARGS_NONE },
+    [FINISH_EXPIRED] = { { "kilat_expired", 13 }, ARGS_NONE },
     [FINISH_RETRY] = { { "kilat_retry", 11 }, ARGS_DELAY_ITEM },
     [FINISH_RELEASE] = { { "kilat_release", 13 }, ARGS_NONE },
     [FINISH_DEAD] = { { "kilat_dead", 10 }, ARGS_ITEM },

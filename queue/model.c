@@ -534,6 +534,8 @@ static const struct {
 } functions[] = {
     { "kilat_enq", model_call_enq },
     { "kilat_done", call_done },
+    { "kilat_bounced", call_done },
+    { "kilat_expired", call_done },
     { "kilat_retry", call_retry },
     { "kilat_release", call_release },
     { "kilat_dead", call_dead },

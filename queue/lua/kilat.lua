@@ -19,7 +19,8 @@
 -- policy.lua; auth.lua. A library is loaded without redis.call and without pairs: nothing but functions
 -- at top level.
 --
--- Accounting, in the counters: enqueued + split = done + cancelled + dropped + what is there.
+-- Accounting, in the counters: enqueued + split = done + bounced + expired + cancelled + dropped + what
+-- is there. A delivery to several recipients is bounced, or expired, when one of them is.
 --
 -- To add a move: a local function with one line on its arguments and its reply, a row at the end of
 -- its file, the same move in queue/model.c, and a case in tests/unit/test_queue_redis.c.
@@ -156,9 +157,8 @@ local function columns(args, first, width)
   return out
 end
 
--- kilat_done(worker, id...) -> lost ids
--- Delivered or bounced: the delivery ends, the record with its last.
-local function done(keys, args)
+-- The delivery ends, the record with its last.
+local function finish(keys, args, counter)
   local tag, gone = tag_of(keys), {}
   local ids = columns(args, 2, 1)[1]
   local items, lost = take(tag, args[1], ids)
@@ -168,8 +168,26 @@ local function done(keys, args)
     end
   end
   unlink(gone)
-  count(tag, 'done', #ids - #lost)
+  count(tag, counter, #ids - #lost)
   return lost
+end
+
+-- kilat_done(worker, id...) -> lost ids
+-- Delivered to all.
+local function done(keys, args)
+  return finish(keys, args, 'done')
+end
+
+-- kilat_bounced(worker, id...) -> lost ids
+-- Failed for good.
+local function bounced(keys, args)
+  return finish(keys, args, 'bounced')
+end
+
+-- kilat_expired(worker, id...) -> lost ids
+-- Given up after its time.
+local function expired(keys, args)
+  return finish(keys, args, 'expired')
 end
 
 -- kilat_retry(worker, n times: id, delay_ms, item) -> lost ids
@@ -436,6 +454,8 @@ local function register(name, callback, flag)
 end
 
 register('kilat_done', done, 'allow-oom')
+register('kilat_bounced', bounced, 'allow-oom')
+register('kilat_expired', expired, 'allow-oom')
 register('kilat_retry', retry, 'allow-oom')
 register('kilat_release', release, 'allow-oom')
 register('kilat_dead', dead, 'allow-oom')

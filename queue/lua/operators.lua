@@ -115,7 +115,8 @@ end
 -- Must be 0 at any time.
 local function audit(keys, args)
   local states, missing = count_states(keys, args), 0
-  local n = redis.call('HMGET', tag_of(keys) .. 'n', 'enqueued', 'split', 'done', 'cancelled', 'dropped')
+  local n = redis.call('HMGET', tag_of(keys) .. 'n', 'enqueued', 'split', 'done', 'bounced', 'expired',
+    'cancelled', 'dropped')
   for i = 1, #n do
     missing = missing + (i <= 2 and 1 or -1) * tonumber(n[i] or 0)
   end

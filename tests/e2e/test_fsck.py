@@ -26,6 +26,14 @@ def test_accounts_balance(gateways, mx):
             send(kilat.port, message(500), rcpts=("good@rcpt.test", "bad@rcpt.test",
                                                   "later@rcpt.test", "x@held.test"))
         home.wait(20)
+        wait_until(lambda: redis(kilat, "HLEN", "{q0}ti") != "0", 5, "retries")
+        stats = dict(line.split() for line in kilat.queue("stats").splitlines())
+        ends = {k: int(v) for k, v in stats.items() if k in ("total_done", "total_bounced")}
+        assert ends == {"total_done": 20}, stats        # bounces; the others have "later@"
+        assert (stats["held"], stats["scheduled"]) == ("20", "20")
+        send(kilat.port, message(500), rcpts=("good@rcpt.test", "bad@rcpt.test"))
+        home.wait(21)
+        wait_until(lambda: "total_bounced 1\n" in kilat.queue("stats"), 5, "one that bounced")
         redis(kilat, "HINCRBY", "{q1}n", "enqueued", "3")
         event = kilat.wait_event("queue.imbalance", timeout=10)
         assert (str(event["shard"]), str(event["missing"])) == ("1", "3")

@@ -240,7 +240,8 @@ static const struct {
     void (*say)(struct words *w);
     uint32_t weight;
 } calls[] = {
-    { "kilat_enq", say_enq, 24 },          { "kilat_done", say_ids, 12 },
+    { "kilat_enq", say_enq, 24 },          { "kilat_done", say_ids, 8 },
+    { "kilat_bounced", say_ids, 2 },       { "kilat_expired", say_ids, 2 },
     { "kilat_cancel", say_withdrawal, 6 }, { "kilat_retry", say_retry, 10 },
     { "kilat_release", say_ids, 6 },       { "kilat_dead", say_texts, 4 },
     { "kilat_cancel", say_texts, 4 },      { "kilat_resplit", say_resplit, 3 },
@@ -353,7 +354,7 @@ static void compare_records(const struct queue_model *model)
     }
 }
 
-/* enqueued + split = done + cancelled + dropped + what is there, after every move. */
+/* What went in has ended or is there, after every move. */
 static void check_accounts(uint64_t seed, int step)
 {
     redisReply *r = redisCommand(redis, "FCALL kilat_audit 1 " TAG "n");
