@@ -16,10 +16,13 @@
 #include "io/drive_queue.h"
 #include "io/drive_relay_private.h"
 #include "io/resolver.h"
+#include "io/sts_store.h"
 #include "io/tls.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define NONE_ALLOWED "the MTA-STS policy of the domain allows none of its MX hosts"
 
 /* A destination at the resolver. A smarthost's fallbacks are looked up one after the other, and
  * their addresses follow those of the host. */
@@ -69,6 +72,7 @@ struct relay_driver *relay_new(struct worker *w)
         free(r);
         return NULL;
     }
+    r->sts = sts_store_new(w, r->resolver, r->tls);
     ring_on(w->ring, RING_POLL, on_poll, r);
     arm_resolver(r);
     return r;
@@ -98,6 +102,7 @@ void relay_free(struct relay_driver *r)
     free(r->shards);
     relay_pool_free(r->pool);
     resolver_free(r->resolver);
+    sts_store_free(r->sts);
     tls_client_free(r->tls);
     struct list *node;
     while ((node = list_pop_front(&r->lookups)))
@@ -256,6 +261,51 @@ static void keep_hosts(struct lookup *l, const struct relay_host *hosts, size_t 
 static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_count,
                         uint32_t ttl_ms, const struct rcpt_outcome *failure);
 
+static void have_hosts(struct lookup *l)
+{
+    list_remove(&l->node);
+    relay_pool_resolved(l->r->pool, l->dest, l->hosts, l->host_count, l->ttl_ms, &l->failure,
+                        &l->r->w->now);
+    lookup_free(l);
+}
+
+static bool wants_policy(const struct lookup *l)
+{
+    const struct config_route *route = l->dest->route;
+    return l->r->w->cfg->relay.mta_sts && route->relay == RELAY_MX && route->tls != ROUTE_TLS_OFF;
+}
+
+/* Keeps the hosts that a policy allows; one that is tested only keeps all (RFC 8461 5). */
+static void obey(struct lookup *l, const struct sts_policy *policy)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < l->host_count; i++) {
+        bool is_allowed = sts_allows(policy, l->hosts[i].name);
+        if (!is_allowed && policy->mode == STS_ENFORCE)
+            continue;
+        l->hosts[kept] = l->hosts[i];
+        l->hosts[kept++].sts = is_allowed ? policy->mode : STS_NONE;
+    }
+    l->host_count = kept;
+}
+
+/* P-203: the hosts that are left, or none. */
+static void on_policy(void *ctx, const struct sts_policy *policy)
+{
+    static const struct rcpt_outcome none_allowed = {
+        .stage = OUTCOME_DNS,
+        .code = 451,
+        .enhanced = "4.7.5",
+        .text = { NONE_ALLOWED, sizeof NONE_ALLOWED - 1 },
+    };
+    struct lookup *l = ctx;
+    if (policy && policy->mode != STS_NONE)
+        obey(l, policy);
+    if (l->host_count == 0)
+        keep_failure(l, &none_allowed);
+    have_hosts(l);
+}
+
 static void look_up_fallback(struct lookup *l)
 {
     const struct config_route *route = l->dest->route;
@@ -279,10 +329,10 @@ static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_c
         look_up_fallback(l);
         return;
     }
-    list_remove(&l->node);
-    relay_pool_resolved(l->r->pool, l->dest, l->hosts, l->host_count, l->ttl_ms, &l->failure,
-                        &l->r->w->now);
-    lookup_free(l);
+    if (l->host_count > 0 && wants_policy(l))
+        sts_store_lookup(l->r->sts, l->dest->key, on_policy, l);
+    else
+        have_hosts(l);
 }
 
 static void resolve(struct relay_driver *r, struct relay_dest *dest)
@@ -391,6 +441,7 @@ void relay_drain(struct relay_driver *r)
 
 void relay_abandon(struct relay_driver *r)
 {
+    sts_store_abandon(r->sts);
     list_for_each_safe (node, &r->outbounds) {
         struct outbound *o = list_entry(node, struct outbound, node);
         o->is_abandoned = true;

@@ -37,6 +37,7 @@ struct outbound {
     struct sockaddr_storage addr; /* where it is connected to */
     socklen_t addr_len;
     struct tlsa_set tlsa;  /* what DANE demands of the peer */
+    enum sts_mode sts;     /* what MTA-STS does, where DANE is silent (P-201) */
     char *secret;          /* owned; the password or token of the route; NULL: no login */
     enum outbound_way way; /* how it is tried */
     bool was_ready;        /* greeted and EHLO done: the pool knows */
@@ -59,6 +60,7 @@ struct relay_driver {
     struct relay_pool *pool;
     struct resolver *resolver;
     struct tls_client *tls; /* owned */
+    struct sts_store *sts;  /* owned */
     struct list outbounds;
     struct list lookups; /* at the resolver */
     struct settle settle;
@@ -87,9 +89,9 @@ void outbound_close(struct outbound *o, bool gently);
 
 /* relay_secure.c */
 
-/* What the route, and DANE, demand of a connection. *secret becomes the caller's, NULL without a
- * login. False: the secret cannot be read, and `why` says so. */
-bool outbound_policy(const struct config_route *route, const struct tlsa_set *tlsa,
+/* What the route, DANE and MTA-STS demand of a connection. *secret becomes the caller's, NULL
+ * without a login. False: the secret cannot be read, and `why` says so. */
+bool outbound_policy(const struct config_route *route, const struct relay_host *host,
                      enum outbound_way way, struct client_policy *policy, char **secret, char *why,
                      size_t cap);
 void outbound_free_secret(char *secret); /* wiped; NULL is harmless */

@@ -58,13 +58,13 @@ static char *read_secret(const char *path, char *why, size_t cap)
     return copy;
 }
 
-static enum client_tls tls_of(const struct config_route *route, const struct tlsa_set *tlsa,
+static enum client_tls tls_of(const struct config_route *route, const struct relay_host *host,
                               enum outbound_way way)
 {
     switch (route->tls) {
     case ROUTE_TLS_OFF: return CLIENT_TLS_OFF;
     case ROUTE_TLS_MAY:
-        if (tlsa->is_present)
+        if (host->tlsa.is_present || host->sts == STS_ENFORCE)
             return CLIENT_TLS_REQUIRED;
         return way == OUTBOUND_USUAL ? CLIENT_TLS_MAY : CLIENT_TLS_OFF;
     case ROUTE_TLS_ENCRYPT:
@@ -73,13 +73,13 @@ static enum client_tls tls_of(const struct config_route *route, const struct tls
     return route->tls_implicit ? CLIENT_TLS_IMPLICIT : CLIENT_TLS_REQUIRED;
 }
 
-bool outbound_policy(const struct config_route *route, const struct tlsa_set *tlsa,
+bool outbound_policy(const struct config_route *route, const struct relay_host *host,
                      enum outbound_way way, struct client_policy *policy, char **secret, char *why,
                      size_t cap)
 {
     *secret = NULL;
     *policy = (struct client_policy){
-        .tls = tls_of(route, tlsa, way),
+        .tls = tls_of(route, host, way),
         .logins = route->token_file ? CLIENT_LOGIN_XOAUTH2
                                     : (uint32_t)(CLIENT_LOGIN_PLAIN | CLIENT_LOGIN_LOGIN),
         .is_helo_only = way == OUTBOUND_HELO,
@@ -161,30 +161,63 @@ static void log_tls(struct outbound *o, bool is_verified)
     log_end(log);
 }
 
-/* TLSA records that can be used say more than any authority (RFC 7672 2.2). */
-static bool is_by_tlsa(const struct outbound *o)
+/* Who says which certificate is good. */
+enum judge { JUDGE_NOBODY, JUDGE_TLSA, JUDGE_STS, JUDGE_ROUTE };
+
+/* TLSA records that can be used say more than any authority (RFC 7672 2.2), and more than a policy
+ * (P-201). A policy that vouches for the host's name says as much as a route that verifies. */
+static enum judge judge_of(const struct outbound *o)
 {
-    return o->tlsa.count > 0;
+    if (o->tlsa.count > 0)
+        return JUDGE_TLSA;
+    if (o->sts != STS_NONE && !o->tlsa.is_present)
+        return JUDGE_STS;
+    return o->slot->dest->route->tls == ROUTE_TLS_VERIFY ? JUDGE_ROUTE : JUDGE_NOBODY;
 }
 
-/* True when nobody asks, or who asks is content. */
-static bool is_right_peer(struct outbound *o, char *why, size_t cap)
+static bool is_right_peer(struct outbound *o, enum judge judge, char *why, size_t cap)
 {
     const struct config_route *route = o->slot->dest->route;
     const struct tls_session *tls = conn_tls(o->conn);
     const char *names[2] = { o->slot->host_name, o->slot->dest->key };
-    if (is_by_tlsa(o))
-        return tls_client_verify_tlsa(tls, &o->tlsa, names, 2, why, cap);
-    if (route->tls != ROUTE_TLS_VERIFY)
-        return true;
-    return tls_client_verify(o->r->tls, tls, route->ca_file, names, names_of(o, names), why, cap);
+    switch (judge) {
+    case JUDGE_NOBODY: break;
+    case JUDGE_TLSA: return tls_client_verify_tlsa(tls, &o->tlsa, names, 2, why, cap);
+    case JUDGE_STS:
+        return tls_client_verify(o->r->tls, tls, o->r->w->cfg->relay.ca_file, names, 1, why, cap);
+    case JUDGE_ROUTE:
+        return tls_client_verify(o->r->tls, tls, route->ca_file, names, names_of(o, names), why,
+                                 cap);
+    }
+    return true;
+}
+
+/* RFC 8461 5: a policy that is tested keeps nothing back; its domain may read our reports. */
+static bool is_only_tested(const struct outbound *o, enum judge judge)
+{
+    return judge == JUDGE_STS && o->sts == STS_TESTING &&
+           o->slot->dest->route->tls != ROUTE_TLS_VERIFY;
+}
+
+static void log_testing(struct outbound *o, const char *why)
+{
+    struct log *log = &o->r->w->log;
+    log_begin(log, LOG_WARN, "sts.testing");
+    log_cstr(log, "dest", o->slot->dest->key);
+    log_cstr(log, "host", o->slot->host_name);
+    log_cstr(log, "error", why);
+    log_end(log);
 }
 
 void outbound_take_tls(struct outbound *o)
 {
     char why[256];
-    bool is_verified = is_by_tlsa(o) || o->slot->dest->route->tls == ROUTE_TLS_VERIFY;
-    if (!is_right_peer(o, why, sizeof why)) {
+    enum judge judge = judge_of(o);
+    bool is_right = is_right_peer(o, judge, why, sizeof why);
+    bool is_verified = is_right && judge != JUDGE_NOBODY;
+    if (!is_right && is_only_tested(o, judge)) {
+        log_testing(o, why);
+    } else if (!is_right) {
         smtp_client_lost(&o->client, OUTCOME_TLS, why);
         return;
     }

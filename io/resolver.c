@@ -43,6 +43,7 @@
 
 #define TYPE_A    1
 #define TYPE_MX   15
+#define TYPE_TXT  16
 #define TYPE_AAAA 28
 #define TYPE_TLSA 52
 #define CLASS_IN  1
@@ -64,9 +65,11 @@ static const struct {
 struct query {
     struct list node; /* on r->queries */
     struct resolver *r;
-    struct resolver_entry *entry;
+    struct resolver_entry *entry; /* NULL: TXT, which is nobody's */
     size_t target;
     int type;
+    resolver_txt_fn *txt_fn;
+    void *txt_ctx;
 };
 
 struct resolver {
@@ -392,6 +395,58 @@ static void on_answer(void *arg, int err, struct ub_result *result)
     free(q);
     if (e->open == 0)
         step(r, e);
+}
+
+/* ---- TXT ---- */
+
+/* Joins the strings of a record into out, which has room for all of them. */
+static struct slice join_strings(struct slice data, char *out)
+{
+    size_t len = 0;
+    while (data.len > 0) {
+        size_t part = (unsigned char)data.ptr[0];
+        data = slice_skip(data, 1);
+        struct slice string = slice_head(data, part);
+        memcpy(out + len, string.ptr, string.len);
+        len += string.len;
+        data = slice_skip(data, part);
+    }
+    return slice_of(out, len);
+}
+
+static void on_txt(void *arg, int err, struct ub_result *result)
+{
+    struct query *q = arg;
+    struct slice texts[RESOLVER_TXT_MAX];
+    size_t count = 0;
+    bool is_answer = err == 0 && !result->bogus &&
+                     (result->rcode == RCODE_NOERROR || result->rcode == RCODE_NXDOMAIN);
+    char *room[RESOLVER_TXT_MAX];
+    list_remove(&q->node);
+    for (; is_answer && result->havedata && count < RESOLVER_TXT_MAX && result->data[count];
+         count++) {
+        size_t len = result->len[count] > 0 ? (size_t)result->len[count] : 0;
+        room[count] = mem_alloc(len + 1);
+        texts[count] = join_strings(slice_of(result->data[count], len), room[count]);
+    }
+    if (err == 0)
+        ub_resolve_free(result);
+    q->txt_fn(q->txt_ctx, is_answer, texts, count);
+    while (count > 0)
+        free(room[--count]);
+    free(q);
+}
+
+void resolver_lookup_txt(struct resolver *r, const char *name, resolver_txt_fn *fn, void *ctx)
+{
+    struct query *q = mem_zalloc(sizeof *q);
+    *q = (struct query){ .r = r, .type = TYPE_TXT, .txt_fn = fn, .txt_ctx = ctx };
+    list_push_back(&r->queries, &q->node);
+    if (ub_resolve_async(r->ctx, name, TYPE_TXT, CLASS_IN, q, on_txt, NULL) == UB_NOERROR)
+        return;
+    list_remove(&q->node);
+    free(q);
+    fn(ctx, false, NULL, 0);
 }
 
 /* ---- entry points ---- */

@@ -37,3 +37,10 @@ void resolver_lookup_mx(struct resolver *r, struct slice domain, const struct no
 /* Smarthost: the addresses of a name, or an address as it is; private addresses are allowed. */
 void resolver_lookup_host(struct resolver *r, const char *name, uint16_t port,
                           const struct now *now, resolver_fn *fn, void *ctx);
+
+/* TXT records of a name, each with its strings joined; borrowed for the call. is_answer: the name
+ * servers said so, be it that there are none. Called from resolver_process, or at once; not after
+ * resolver_free. Answers are cached by libunbound. */
+typedef void resolver_txt_fn(void *ctx, bool is_answer, const struct slice *texts, size_t count);
+#define RESOLVER_TXT_MAX 16 /* records of a name that are looked at */
+void resolver_lookup_txt(struct resolver *r, const char *name, resolver_txt_fn *fn, void *ctx);

@@ -210,8 +210,11 @@ struct config {
         uint32_t connect_timeout_ms;
         uint32_t reply_timeout_ms; /* 0: RFC 5321 4.5.3.2; else caps every reply timeout */
         uint16_t mx_port;          /* 25 */
-        bool allow_private;        /* MX hosts in loopback, private and link-local networks */
-        char *helo;                /* NULL: hostname */
+        bool mta_sts;
+        uint16_t mta_sts_port; /* 443 */
+        char *ca_file;         /* owned; of MTA-STS; NULL: the system's */
+        bool allow_private;    /* MX hosts in loopback, private and link-local networks */
+        char *helo;            /* NULL: hostname */
         char *rules; /* owned; file of rules about replies; NULL: those that are built in */
     } relay;
     struct {

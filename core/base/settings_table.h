@@ -295,6 +295,13 @@
     X(RELAY, "mx_port", NUMBER, TOP(relay.mx_port), "1..65535", "25", "", "Port of MX hosts.")     \
     X(RELAY, "allow_private", BOOL, TOP(relay.allow_private), "", "no", "",                        \
       "Whether MX hosts may have loopback, private or link-local addresses.")                      \
+    X(RELAY, "mta_sts", BOOL, TOP(relay.mta_sts), "", "yes", "",                                   \
+      "Whether the MTA-STS policies of domains are looked for and obeyed, on MX routes whose "     \
+      "`tls` is not off.")                                                                         \
+    X(RELAY, "mta_sts_port", NUMBER, TOP(relay.mta_sts_port), "1..65535", "443", "",               \
+      "Port of the hosts that policies are fetched from.")                                         \
+    X(RELAY, "ca_file", TEXT, TOP(relay.ca_file), "", "", "",                                      \
+      "PEM file of the authorities that MTA-STS relies on; none: those of the system.")            \
     X(RELAY, "helo", DOMAIN, TOP(relay.helo), "", "", "",                                          \
       "The name given in EHLO; none: hostname.")                                                   \
     X(RELAY, "rules", TEXT, TOP(relay.rules), "", "", "",                                          \

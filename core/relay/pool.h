@@ -22,6 +22,7 @@
  */
 #include "core/base/wheel.h"
 #include "core/relay/retry.h"
+#include "core/relay/sts.h"
 #include "core/relay/tlsa.h"
 
 /* One address to connect to. */
@@ -30,6 +31,7 @@ struct relay_host {
     socklen_t addr_len;
     char name[256]; /* MX host or smarthost name, for logs and Remote-MTA */
     struct tlsa_set tlsa;
+    enum sts_mode sts; /* of its domain's policy, which allows it */
 };
 
 enum relay_dest_state {
