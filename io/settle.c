@@ -220,9 +220,9 @@ static uint32_t bounces_to_suppress(const struct settle *s, const struct message
 
 /*
  * P-238. The tenant's list is in a shard of its own, so this is a finish beside that of the
- * delivery, and said before it: a crash between the two repeats the delivery and with it this; only
- * where Redis is a cluster may it come a batch later, and a crash then leaves the address for the
- * next hard bounce. A reply to the content is about this recipient only when there is no other.
+ * delivery, and said before it: both ride the same batch. Only where Redis is a cluster, or is
+ * being reached again, may it come a batch later; a crash between the two leaves the address for
+ * its next hard bounce. A reply to the content is about this recipient only when there is no other.
  */
 static void tell_hard_bounce(struct settle *s, const struct delivery *d, uint32_t i,
                              const struct reply_verdict *reply)

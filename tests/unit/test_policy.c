@@ -41,6 +41,16 @@ static void an_address_has_one_form(void **state)
 }
 
 /* Other programs compute it too: it must never change. */
+/* What a hard bounce says: in the one form, with a reason that a client may be told. */
+static void a_hard_bounce_in_words(void **state)
+{
+    struct buf out;
+    buf_init(&out, 1000);
+    policy_hard_bounce(&out, SLICE("acme"), 3, SLICE("\"ann\"@X.Example"), SLICE("gone, 550\tx"));
+    assert_true(slice_eq(buf_slice(&out), SLICE("acme\t3\tgone, 550\tann@x.example")));
+    buf_done(&out);
+}
+
 static void a_tenant_has_its_shard(void **state)
 {
     assert_int_equal(queue_tenant_shard(SLICE(""), 16), 2166136261u % 16);
@@ -276,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_address_has_one_form),
+        cmocka_unit_test(a_hard_bounce_in_words),
         cmocka_unit_test(a_tenant_has_its_shard),
         cmocka_unit_test(nothing_is_asked_without_need),
         cmocka_unit_test(a_question_in_redis_words),

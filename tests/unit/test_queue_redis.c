@@ -478,6 +478,25 @@ static void full_refuses_mail_and_still_drains(void **state)
     expect(SAY("CONFIG", "SET", "maxmemory", "0"), "OK");
 }
 
+/* P-238: with so many, each told once; what an operator wrote stays. */
+static void hard_bounces_are_counted(void **state)
+{
+    expect(FN("hard_bounce", W1, A, "acme\t2\tone\tann@x.example"), "[ ]");
+    expect(FN("hard_bounce", W1, A, "acme\t2\tone\tann@x.example"), "[ ]"); /* told again */
+    expect(SAY("EXISTS", TAG "s:acme"), "0");
+    expect(FN("hard_bounce", W1, B, "acme\t2\ttwo\tann@x.example", B,
+              "acme\t1\tfirst\tbob@x.example", B, "other\t1\tgone\tann@x.example", B, "nonsense"),
+           "[ ]");
+    expect(SAY("HGET", TAG "s:acme", "ann@x.example"), "two");
+    expect(SAY("HGET", TAG "s:acme", "bob@x.example"), "first");
+    expect(SAY("HLEN", TAG "s:other"), "1");
+    expect(FN("hard_bounce", W1, C, "acme\t1\tlater\tann@x.example"), "[ ]");
+    expect(SAY("HGET", TAG "s:acme", "ann@x.example"), "two");
+    redisReply *r = redisCommand(redis, "KEYS " TAG "h:*");
+    assert_int_equal(r->elements, 0);
+    freeReplyObject(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -509,6 +528,7 @@ int main(void)
         row(everything_scheduled_is_kicked),
         row(a_delivery_splits_into_others),
         row(full_refuses_mail_and_still_drains),
+        row(hard_bounces_are_counted),
     };
     return cmocka_run_group_tests_name("queue_redis", tests, start_server, stop_server);
 }
