@@ -246,7 +246,9 @@ static void log_closed(struct outbound *o, const struct rcpt_outcome *failure)
 /* The same address, another way. */
 static void try_again(const struct outbound *o, enum outbound_way way)
 {
-    struct relay_host host = { .addr = o->addr, .addr_len = o->addr_len, .tlsa = o->tlsa };
+    struct relay_host host = {
+        .addr = o->addr, .addr_len = o->addr_len, .tlsa = o->tlsa, .sts = o->sts
+    };
     connect_to(o->r, o->slot, &host, way);
 }
 
@@ -310,6 +312,7 @@ static struct outbound *outbound_new(struct relay_driver *r, struct relay_slot *
     o->addr = host->addr;
     o->addr_len = host->addr_len;
     o->tlsa = host->tlsa;
+    o->sts = host->sts;
     list_init(&o->pins);
     list_push_back(&r->outbounds, &o->node);
     return o;
@@ -321,7 +324,7 @@ static void connect_to(struct relay_driver *r, struct relay_slot *slot,
     const struct config *cfg = r->w->cfg;
     struct client_policy policy;
     char *secret, why[512];
-    if (!outbound_policy(slot->dest->route, &host->tlsa, way, &policy, &secret, why, sizeof why)) {
+    if (!outbound_policy(slot->dest->route, host, way, &policy, &secret, why, sizeof why)) {
         connect_failed(r, slot, OUTCOME_AUTH, why);
         return;
     }
