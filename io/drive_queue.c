@@ -73,7 +73,9 @@ struct queue_driver *queue_new(struct worker *w)
     struct claim_config claim = { .shards = w->shards,
                                   .lease_ms = w->cfg->queue.lease_ms,
                                   .metrics = &w->metrics,
-                                  .budget = &w->budget };
+                                  .budget = &w->budget,
+                                  .tenants = w->cfg->tenants,
+                                  .tenant_count = w->cfg->tenant_count };
     struct claim_sink sink = { q, sink_delivery, sink_broken, sink_lease_lost, sink_may_claim };
     memcpy(commit.worker, q->token, sizeof commit.worker);
     memcpy(claim.worker, q->token, sizeof claim.worker);
@@ -372,9 +374,9 @@ static void pump_commits(struct queue_driver *q)
 
 static void pump_claims(struct queue_driver *q)
 {
-    struct claim_room room = { { 0 } };
-    for (int lane = 0; lane < LANE_COUNT && !q->w->is_draining; lane++)
-        room.lanes[lane] = relay_room(q->w->relay, (enum mail_lane)lane);
+    struct claim_room room = { { 0 }, 0, 0 };
+    if (!q->w->is_draining)
+        room = relay_rooms(q->w->relay);
     claim_pump(q->claimer, &q->claims.redis, &room, conn_out(q->claims.conn), &q->w->now);
 }
 

@@ -141,12 +141,26 @@ static bool has_content_room(const struct relay_driver *r, enum mail_lane lane)
     return r->w->budget.used <= r->w->budget.max / 8 * eighths[lane];
 }
 
+static uint32_t room_beside(const struct relay_driver *r, uint32_t kept)
+{
+    return r->held + kept < r->held_max ? r->held_max - r->held - kept : 0;
+}
+
 uint32_t relay_room(const struct relay_driver *r, enum mail_lane lane)
 {
-    uint32_t taken = r->held;
+    uint32_t kept = 0;
     for (int other = 0; other < LANE_COUNT; other++)
-        taken += other == (int)lane ? 0 : kept_for(r, (enum mail_lane)other);
-    return taken < r->held_max && has_content_room(r, lane) ? r->held_max - taken : 0;
+        kept += other == (int)lane ? 0 : kept_for(r, (enum mail_lane)other);
+    return has_content_room(r, lane) ? room_beside(r, kept) : 0;
+}
+
+struct claim_room relay_rooms(const struct relay_driver *r)
+{
+    struct claim_room room = { .plain = room_beside(r, kept_for(r, LANE_URGENT)),
+                               .all = room_beside(r, 0) };
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        room.lanes[lane] = relay_room(r, (enum mail_lane)lane);
+    return room;
 }
 
 /* Handed back: what others have by now is not ours to give, and what a commit leased to us

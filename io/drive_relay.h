@@ -6,6 +6,7 @@
  */
 #include "core/relay/delivery.h"
 #include "io/worker.h"
+#include "queue/claim.h"
 
 struct relay_driver *relay_new(struct worker *w);
 void relay_free(struct relay_driver *r);
@@ -13,6 +14,7 @@ void relay_free(struct relay_driver *r);
 void relay_add(struct relay_driver *r, struct delivery *d);
 /* Deliveries this worker may still take. 0: the memory or the number is used up. */
 uint32_t relay_room(const struct relay_driver *r, enum mail_lane lane);
+struct claim_room relay_rooms(const struct relay_driver *r); /* ... of all lanes */
 /* Takes a delivery that is to be handed back untried. */
 void relay_give_back(struct relay_driver *r, struct delivery *d);
 /* False after a lost lease, until every delivery of it has ended and a lease time has passed: what

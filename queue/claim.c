@@ -14,14 +14,17 @@
  * and write nothing while nothing is due.
  *
  * Lanes. A claim takes urgent mail first, then normal, then bulk, of each what there is room for;
- * rooms are such that no lane fills the memory of another (io/drive_relay.c). Of two lanes that
- * wait in Redis the worse one gets every eighth claim (BULK_EVERY) before the other, so that a
- * stream of normal mail does not stop a newsletter for good.
+ * rooms are such that no lane fills the memory of another (io/drive_relay.c). What normal and bulk
+ * share is asked for bulk only where normal seems to have none, and in every eighth claim
+ * (BULK_EVERY) the other way round, so that a stream of normal mail does not stop a newsletter.
  *
  * Leases. The worker may begin deliveries of a shard only while its last confirmed heartbeat was
  * sent less than lease_ms ago: Redis counts from later, by the same duration, so whoever reaps us
  * does so after we have stopped. Heartbeats and claims share the link, so an answer that the lease
  * was lost speaks of the claims answered before it, and only of them.
+ *
+ * Tenants that have mail in Redis for one destination take turns there (lua/kilat.lua), by weights
+ * that are told to each shard when the link comes up.
  *
  * Limits: CLAIM_MAX items in hand; a record is asked for only with the others that fit READ_OCTETS.
  */
@@ -37,6 +40,7 @@
 #define HINT_EVERY_MS  20
 #define READ_OCTETS    (1024 * 1024)
 #define BULK_EVERY     8
+#define WEIGHT_USUAL   10 /* of a tenant, as lua/kilat.lua takes it */
 #define LANES_TEXT_MAX (LANE_COUNT * 12)
 #define ALL_LANES      ((1u << LANE_COUNT) - 1)
 #define NEVER          INT64_MIN
@@ -44,9 +48,10 @@
 /* One shard, and its requests. */
 struct claim_shard {
     struct claimer *claimer; /* borrowed */
-    struct redis_request beat, tick, bye;
+    struct redis_request beat, tick, bye, weights;
     bool beat_is_out, tick_is_out; /* True exactly from sending to the reply */
     bool bye_is_done;
+    bool weights_are_out, weights_are_told; /* since the link is up */
     bool was_held;     /* a heartbeat was confirmed before: losing it matters */
     uint32_t may_have; /* lanes in which a claim may find something: bits, 1 << enum mail_lane */
     int64_t beat_sent_ms, beat_due_ms, tick_due_ms;
@@ -67,12 +72,12 @@ struct claimer {
     struct claim_sink sink;
     struct claim_shard *shards; /* owned; cfg.shards of them */
     enum claim_state state;
-    struct redis_request request; /* the claim, or the reading of records */
-    uint16_t shard;               /* claimed from, or next to look at */
-    uint64_t number;              /* of the last claim begun */
-    uint32_t asked;               /* items that it asks for */
-    struct claim_room asked_of;   /* ... of each lane */
-    bool ask_again;               /* its reply was lost */
+    struct redis_request request;  /* the claim, or the reading of records */
+    uint16_t shard;                /* claimed from, or next to look at */
+    uint64_t number;               /* of the last claim begun */
+    uint32_t asked;                /* items that it asks for */
+    uint32_t asked_of[LANE_COUNT]; /* ... and of each lane at most */
+    bool ask_again;                /* its reply was lost */
     struct claimed items[CLAIM_MAX];
     uint32_t item_count, handed; /* items known; of them handed on */
     uint32_t reading;            /* records of the reading under way */
@@ -207,6 +212,43 @@ static void pump_tick(struct claimer *c, struct claim_shard *s, struct redis_lin
     redis_arg_num(out, TICK_LIMIT);
 }
 
+/* --- weights of tenants ---------------------------------------------------------------------- */
+
+/* What it does not hear it hears when the link comes back. */
+static void on_weights(struct redis_request *req, const redisReply *reply)
+{
+    container_of(req, struct claim_shard, weights)->weights_are_out = false;
+}
+
+static bool is_unusual(const struct config_tenant *tenant)
+{
+    return tenant->weight > 0 && tenant->weight != WEIGHT_USUAL;
+}
+
+static size_t count_unusual(const struct claim_config *cfg)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < cfg->tenant_count; i++)
+        count += is_unusual(&cfg->tenants[i]);
+    return count;
+}
+
+static void pump_weights(struct claimer *c, struct claim_shard *s, struct redis_link *link,
+                         struct gather *out)
+{
+    if (s->weights_are_out || s->weights_are_told || c->cfg.tenant_count == 0)
+        return;
+    s->weights_are_out = s->weights_are_told = true;
+    redis_link_push(link, &s->weights, 1, on_weights);
+    begin_fcall(out, SLICE("kilat_weights"), shard_number(s), 2 * count_unusual(&c->cfg));
+    for (size_t i = 0; i < c->cfg.tenant_count; i++) {
+        if (!is_unusual(&c->cfg.tenants[i]))
+            continue;
+        redis_arg(out, slice_str(c->cfg.tenants[i].name));
+        redis_arg_num(out, c->cfg.tenants[i].weight);
+    }
+}
+
 /* --- claiming -------------------------------------------------------------------------------- */
 
 static void break_item(struct claimer *c, const char *id, const char *reason)
@@ -239,7 +281,7 @@ static void note_rest(struct claimer *c, uint32_t count)
     for (uint32_t i = 0; i < c->item_count; i++)
         got[lane_of_letter(c->items[i].item.lane)]++;
     for (int lane = 0; lane < LANE_COUNT; lane++)
-        if (count < c->asked && c->asked_of.lanes[lane] > 0 && got[lane] < c->asked_of.lanes[lane])
+        if (count < c->asked && c->asked_of[lane] > 0 && got[lane] < c->asked_of[lane])
             c->shards[c->shard].may_have &= ~(1u << lane);
 }
 
@@ -262,19 +304,23 @@ static void on_claim(struct redis_request *req, const redisReply *reply)
         c->state = CLAIM_HOLDING;
 }
 
+/* Which of normal and bulk this claim takes first. */
+static enum mail_lane lane_first(const struct claimer *c)
+{
+    return c->number % BULK_EVERY == 0 ? LANE_BULK : LANE_NORMAL;
+}
+
 /* "u64n64b8". */
 static struct slice lanes_wanted(const struct claimer *c, char text[LANES_TEXT_MAX])
 {
-    static const char orders[2][LANE_COUNT] = { { LANE_URGENT, LANE_NORMAL, LANE_BULK },
-                                                { LANE_URGENT, LANE_BULK, LANE_NORMAL } };
-    const char *order = orders[c->number % BULK_EVERY == 0];
+    enum mail_lane first = lane_first(c);
+    const enum mail_lane order[] = { LANE_URGENT, first,
+                                     first == LANE_NORMAL ? LANE_BULK : LANE_NORMAL };
     int len = 0;
-    for (int i = 0; i < LANE_COUNT; i++) {
-        uint32_t most = c->asked_of.lanes[(int)order[i]];
-        if (most > 0)
-            len += snprintf(text + len, LANES_TEXT_MAX - (size_t)len, "%c%u", "unb"[(int)order[i]],
-                            most);
-    }
+    for (size_t i = 0; i < LANE_COUNT; i++)
+        if (c->asked_of[order[i]] > 0)
+            len += snprintf(text + len, LANES_TEXT_MAX - (size_t)len, "%c%u", lane_letter(order[i]),
+                            c->asked_of[order[i]]);
     return slice_of(text, (size_t)len);
 }
 
@@ -326,15 +372,31 @@ static void take_hint(struct claimer *c)
         c->shards[i].may_have = ALL_LANES;
 }
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What of a lane is asked for when there is room for so many. */
+static uint32_t ask_of(const struct claimer *c, enum mail_lane lane, uint32_t room)
+{
+    bool may_have = c->shards[c->shard].may_have >> lane & 1;
+    return may_have ? least(least(c->room.lanes[lane], room), CLAIM_MAX) : 0;
+}
+
+/* Room that normal and bulk share goes to the one whose turn it is, as far as it may need it. */
 static void plan_claim(struct claimer *c)
 {
-    c->asked = 0;
-    for (int lane = 0; lane < LANE_COUNT; lane++) {
-        uint32_t room = c->room.lanes[lane] < CLAIM_MAX ? c->room.lanes[lane] : CLAIM_MAX;
-        c->asked_of.lanes[lane] = room;
-        c->asked = room > c->asked ? room : c->asked;
-    }
+    uint32_t *asked = c->asked_of;
+    enum mail_lane first, second;
     c->number++;
+    first = lane_first(c);
+    second = first == LANE_NORMAL ? LANE_BULK : LANE_NORMAL;
+    asked[LANE_URGENT] = ask_of(c, LANE_URGENT, UINT32_MAX);
+    asked[first] = ask_of(c, first, c->room.plain);
+    asked[second] = ask_of(c, second, c->room.plain - asked[first]);
+    c->asked = least(least(c->room.all, CLAIM_MAX), asked[0] + asked[1] + asked[2]);
+    must(c->asked > 0); /* a lane that may have some had room */
 }
 
 static void pump_claim(struct claimer *c, struct redis_link *link, struct gather *out)
@@ -460,6 +522,8 @@ void claim_pump(struct claimer *c, struct redis_link *link, const struct claim_r
         pump_beat(c, &c->shards[i], link, out);
     for (uint16_t i = 0; i < c->cfg.shards; i++)
         pump_tick(c, &c->shards[i], link, out);
+    for (uint16_t i = 0; i < c->cfg.shards; i++)
+        pump_weights(c, &c->shards[i], link, out);
     pump_read(c, link, out);
     pump_claim(c, link, out);
 }
@@ -492,8 +556,10 @@ int64_t claim_wake_ms(const struct claimer *c)
 void claim_link_up(struct claimer *c)
 {
     c->is_up = true;
-    for (uint16_t i = 0; i < c->cfg.shards; i++)
+    for (uint16_t i = 0; i < c->cfg.shards; i++) {
         c->shards[i].beat_due_ms = c->shards[i].tick_due_ms = c->now_ms;
+        c->shards[i].weights_are_told = false;
+    }
 }
 
 void claim_link_down(struct claimer *c)

@@ -8,6 +8,7 @@
  * gets replies through the link.
  */
 #include "core/base/clock.h"
+#include "core/base/config.h"
 #include "core/base/metrics.h"
 #include "queue/redis_link.h"
 #include "queue/schema.h"
@@ -18,6 +19,8 @@ struct claim_config {
     char worker[QUEUE_WORKER_LEN + 1];
     struct metrics *metrics;
     struct chain_budget *budget;
+    const struct config_tenant *tenants; /* borrowed; their weights are told to Redis */
+    size_t tenant_count;
 };
 
 struct claim_sink {
@@ -39,9 +42,11 @@ struct claimer; /* claim.c */
 
 struct claimer *claim_new(const struct claim_config *cfg, const struct claim_sink *sink);
 void claim_free(struct claimer *c);
-/* How many more deliveries may be held, of each lane alone; together no more than the largest. */
+/* How many more deliveries may be held. */
 struct claim_room {
-    uint32_t lanes[LANE_COUNT];
+    uint32_t lanes[LANE_COUNT]; /* of each lane, were it alone */
+    uint32_t plain;             /* of normal and bulk together */
+    uint32_t all;
 };
 /* Appends what is due: a heartbeat per shard once a second; kilat_tick per shard every 250 ms;
  * claims, as long as there is room: at most 64 items of one shard at a time, shards in turn, at

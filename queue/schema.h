@@ -11,13 +11,16 @@
  *                  idempotency key; "+": a sender who tried again was given that id
  *     w:<worker>   hash: delivery id -> item, leased to that worker
  *     hb           zset: worker -> lease expiry, Redis' clock in ms
- *     r:<lane>:<dest>  list: "<delivery id>\t<item>", ready, oldest first
+ *     r:<lane>:<dest>  list: "<delivery id>\t<item>", ready, oldest first, of mail without tenant
+ *     r:<lane>:<dest>\t<tenant>  the same of a tenant
+ *     v:<lane>:<dest>  zset: tenant -> deliveries claimed, by weight; those with a list
  *     d:<lane>     zset: dest -> earliest claim time ms; +inf: held
  *     t, ti        zset: delivery id -> due ms; hash: delivery id -> item; with no attempt in
  *                  the item it is mail whose sender holds it back
  *     c            hash: id -> deliveries left, only when a message has several
  *     x, xr        zset: delivery id -> died ms; hash: delivery id -> "reason\titem"
  *     n            hash: counters
+ *     tw           hash: tenant -> weight, where it is not 10
  *     p:<worker>   string: number and delivery ids of the worker's last claim
  *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
  *     s:<tenant>   hash: canonical address -> reason; its suppression list

@@ -205,8 +205,8 @@ end
 
 -- The list of a delivery that is ready with this very item; nil: it is not.
 local function list_of(tag, id, item)
-  local lane, dest = place_of(item)
-  local key = lane and tag .. 'r:' .. lane .. ':' .. dest
+  local lane, dest, tenant = place_of(item)
+  local key = lane and list_key(tag, lane, dest, tenant)
   return key and redis.call('LPOS', key, id .. '\t' .. item, 'RANK', -1) and key
 end
 
@@ -216,14 +216,15 @@ end
 
 -- True when the delivery was ready and is no more.
 local function unready(tag, id, item)
-  local lane, dest = place_of(item)
+  local lane, dest, tenant = place_of(item)
   if not lane then
     return false
   end
-  local key = tag .. 'r:' .. lane .. ':' .. dest
+  local key = list_key(tag, lane, dest, tenant)
   if redis.call('LREM', key, -1, id .. '\t' .. item) == 0 then
     return false
   end
+  leave_turns(tag, lane, dest, tenant)
   tidy(tag, lane, dest)
   return true
 end

@@ -3,9 +3,14 @@
 --
 -- kilat - the queue's moves, each one atomic. Keys and the text of an item: queue/schema.h.
 --
--- A delivery is in exactly one place: leased (w:<worker>), ready or held (r:<lane>:<dest>; held
--- when its destination's score in d:<lane> is +inf), scheduled (t, ti) or dead (x, xr). Every
--- function moves deliveries between these, or ends them; a record b:<id> goes with its last one.
+-- A delivery is in exactly one place: leased (w:<worker>), ready or held (r:<lane>:<dest>, with a
+-- tenant r:<lane>:<dest> TAB <tenant>; held when its destination's score in d:<lane> is +inf),
+-- scheduled (t, ti) or dead (x, xr). Every function moves deliveries between these, or ends them; a
+-- record b:<id> goes with its last one.
+--
+-- Tenants with mail ready for one destination take turns: v:<lane>:<dest> has for each how far it
+-- has come, deliveries by weight (tw), and the one that is furthest behind is next. Who comes new
+-- begins where that one is. Every list that is not empty is in it.
 --
 -- KEYS[1] is always the shard's counters, such as {q3}n; all other keys share its hash tag. Time is
 -- Redis' own (TIME), in ms, so gateways need no common clock. Scores in d keep fractions of a ms:
@@ -56,9 +61,32 @@ local function unlink(keys)
   end
 end
 
--- Lane and destination of an item.
+-- Lane, destination and tenant of an item.
 local function place_of(item)
-  return string.match(item, '^([^\t]*)\t([^\t]*)')
+  local lane, dest = string.match(item, '^([^\t]*)\t([^\t]*)')
+  return lane, dest, string.match(item, '^[^\t]*\t[^\t]*\t%d*\t%d*\t%d*\t([^\t]*)') or ''
+end
+
+-- Where what is ready is listed.
+local function list_key(tag, lane, dest, tenant)
+  return tag .. 'r:' .. lane .. ':' .. dest .. (tenant ~= '' and '\t' .. tenant or '')
+end
+
+local function turns_key(tag, lane, dest)
+  return tag .. 'v:' .. lane .. ':' .. dest
+end
+
+local function take_turns(tag, lane, dest, tenant)
+  local turns = turns_key(tag, lane, dest)
+  local first = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', turns, 'NX', first[2] or 0, tenant)
+end
+
+-- The list of the tenant is empty now, perhaps.
+local function leave_turns(tag, lane, dest, tenant)
+  if redis.call('EXISTS', list_key(tag, lane, dest, tenant)) == 0 then
+    redis.call('ZREM', turns_key(tag, lane, dest), tenant)
+  end
 end
 
 local function chunks_of(item)
@@ -70,17 +98,19 @@ end
 -- destination that is held, or has its place in the queue, keeps it. One named "!..." belongs to a
 -- route that holds: whatever comes back to it is held again.
 local function make_ready(tag, id, item, push, now)
-  local lane, dest = place_of(item)
+  local lane, dest, tenant = place_of(item)
   if string.sub(dest, 1, 1) == '!' then
     now = '+inf'
   end
-  redis.call(push, tag .. 'r:' .. lane .. ':' .. dest, id .. '\t' .. item)
+  if redis.call(push, list_key(tag, lane, dest, tenant), id .. '\t' .. item) == 1 then
+    take_turns(tag, lane, dest, tenant)
+  end
   redis.call('ZADD', tag .. 'd:' .. lane, 'NX', now, dest)
 end
 
 -- A destination without items leaves d, unless an operator holds it.
 local function tidy(tag, lane, dest)
-  if redis.call('EXISTS', tag .. 'r:' .. lane .. ':' .. dest) == 0
+  if redis.call('EXISTS', turns_key(tag, lane, dest)) == 0
       and redis.call('ZSCORE', tag .. 'd:' .. lane, dest) ~= 'inf' then
     redis.call('ZREM', tag .. 'd:' .. lane, dest)
   end
@@ -302,10 +332,41 @@ local function claimed_before(tag, worker, seq)
   return reply
 end
 
+-- Takes up to max off the lists of a destination, tenants in turn: "id TAB item" each.
+local function pop_in_turn(tag, lane, dest, max)
+  local turns, out = turns_key(tag, lane, dest), {}
+  while #out < max do
+    local first = redis.call('ZRANGE', turns, 0, 1, 'WITHSCORES')
+    if #first == 0 then
+      break
+    end
+    local tenant, is_alone = first[1], #first == 2
+    local weight = not is_alone and tonumber(redis.call('HGET', tag .. 'tw', tenant) or 10)
+    local most = is_alone and max - #out or math.min(max - #out, math.ceil(weight / 10))
+    local got = redis.call('LPOP', list_key(tag, lane, dest, tenant), most) or {}
+    for i = 1, #got do
+      out[#out + 1] = got[i]
+    end
+    if not is_alone then
+      redis.call('ZINCRBY', turns, #got / weight, tenant)
+    end
+    leave_turns(tag, lane, dest, tenant)
+  end
+  return out
+end
+
+-- A list that was filled by a version without turns gets one.
+local function mend_turns(tag, lane, dest)
+  if not redis.call('ZSCORE', turns_key(tag, lane, dest), '')
+      and redis.call('EXISTS', list_key(tag, lane, dest, '')) == 1 then
+    take_turns(tag, lane, dest, '')
+  end
+end
+
 -- kilat_claim(worker, lease_ms, lanes "u64n64b8", max, per_dest[, seq]) -> id, item, id, item, ...
 -- Leases up to max ready deliveries: lanes in the order given, of each as many as stands behind it,
--- or any; in each the destination that waited longest, which then goes to the back. The same seq
--- again gives the same deliveries again.
+-- or any; in each the destination that waited longest, which then goes to the back, and of it the
+-- tenants in turn. The same seq again gives the same deliveries again.
 local function claim(keys, args)
   local tag, worker = tag_of(keys), args[1]
   local left, per_dest, seq = tonumber(args[4]), tonumber(args[5]), tonumber(args[6] or 0)
@@ -324,8 +385,8 @@ local function claim(keys, args)
       if of_lane == 0 then
         break
       end
-      local list = tag .. 'r:' .. lane .. ':' .. dests[i]
-      local got = redis.call('LPOP', list, math.min(per_dest, of_lane)) or {}
+      mend_turns(tag, lane, dests[i])
+      local got = pop_in_turn(tag, lane, dests[i], math.min(per_dest, of_lane))
       for j = 1, #got do
         local id, item = string.match(got[j], '^([^\t]*)\t?(.*)$')
         names[#names + 1] = id
@@ -333,7 +394,7 @@ local function claim(keys, args)
         leases[#leases + 1] = item
       end
       left, of_lane = left - #got, of_lane - #got
-      if redis.call('EXISTS', list) == 0 then
+      if redis.call('EXISTS', turns_key(tag, lane, dests[i])) == 0 then
         redis.call('ZREM', dkey, dests[i])
       else
         redis.call('ZADD', dkey, now, dests[i])
@@ -349,6 +410,15 @@ local function claim(keys, args)
     count(tag, 'claimed', #leases / 2)
   end
   return leases
+end
+
+-- kilat_weights(n times: tenant, weight) -> 1
+-- Those that are not the usual 10, in place of all that were told before.
+local function weights(keys, args)
+  local tag = tag_of(keys)
+  redis.call('DEL', tag .. 'tw')
+  call_many('HSET', tag .. 'tw', args)
+  return 1
 end
 
 -- Moves about `limit` leases of a worker to the front of their lists, the oldest foremost. Returns
@@ -461,6 +531,7 @@ register('kilat_release', release, 'allow-oom')
 register('kilat_dead', dead, 'allow-oom')
 register('kilat_resplit', resplit, 'allow-oom')
 register('kilat_claim', claim, 'allow-oom')
+register('kilat_weights', weights, 'allow-oom')
 register('kilat_tick', tick, 'allow-oom')
 register('kilat_beat', beat, 'allow-oom')
 register('kilat_bye', bye, 'allow-oom')

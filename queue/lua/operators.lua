@@ -8,13 +8,29 @@ local function split_value(value)
   return string.match(value, '^([^\t]*)\t?(.*)$')
 end
 
--- Calls visit(lane, dest, list key, score) for every destination, in claiming order.
-local function each_dest(tag, visit)
+-- Tenants with a list there, and '' for a list that no turn knows of yet.
+local function tenants_at(tag, lane, dest)
+  local tenants = redis.call('ZRANGE', turns_key(tag, lane, dest), 0, -1)
+  for i = 1, #tenants do
+    if tenants[i] == '' then
+      return tenants
+    end
+  end
+  table.insert(tenants, 1, '')
+  return tenants
+end
+
+-- Calls visit(lane, dest, list key, score) for every list of every destination, in claiming order.
+local function each_list(tag, visit)
   for lane in string.gmatch('unb', '.') do
     local rows = redis.call('ZRANGE', tag .. 'd:' .. lane, 0, -1, 'WITHSCORES')
     for i = 1, #rows, 2 do
-      if visit(lane, rows[i], tag .. 'r:' .. lane .. ':' .. rows[i], rows[i + 1]) == false then
-        return
+      local tenants = tenants_at(tag, lane, rows[i])
+      for j = 1, #tenants do
+        local key = list_key(tag, lane, rows[i], tenants[j])
+        if visit(lane, rows[i], key, rows[i + 1]) == false then
+          return
+        end
       end
     end
   end
@@ -22,7 +38,7 @@ end
 
 local function list_lists(tag, want_held, offset, left)
   local out = {}
-  each_dest(tag, function(lane, dest, key, score)
+  each_list(tag, function(lane, dest, key, score)
     if (score == 'inf') ~= want_held then
       return true
     end
@@ -96,7 +112,7 @@ end
 -- kilat_count() -> "ready", n, "scheduled", n, "leased", n, "held", n, "dead", n
 local function count_states(keys, args)
   local tag, ready, held, leased = tag_of(keys), 0, 0, 0
-  each_dest(tag, function(lane, dest, key, score)
+  each_list(tag, function(lane, dest, key, score)
     if score == 'inf' then
       held = held + redis.call('LLEN', key)
     else
@@ -147,7 +163,7 @@ local function look_up(rows, state, hash, id, info, is_several)
 end
 
 local function look_through_lists(tag, rows, id, wanted)
-  each_dest(tag, function(lane, dest, key, score)
+  each_list(tag, function(lane, dest, key, score)
     for first = 0, redis.call('LLEN', key) - 1, 1000 do
       local page = redis.call('LRANGE', key, first, first + 999)
       for i = 1, #page do

@@ -174,7 +174,7 @@ static inline void claim_all(struct gateway *g, uint32_t room)
     g->now.mono_ms += 1000;
     for (int turn = 0; turn < 60; turn++) {
         uint32_t left = room > g->held_count ? room - g->held_count : 0;
-        struct claim_room of = { { left, left, left } };
+        struct claim_room of = { { left, left, left }, left, left };
         claim_pump(g->claimer, &g->claims.link, &of, &g->claims.out, &g->now);
         wire_settle(&g->claims);
     }

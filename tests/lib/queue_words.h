@@ -102,7 +102,9 @@ static inline void expect_counts(int ready, int scheduled, int leased, int held,
 /* Nothing is left but heartbeats, counters and notes to workers. */
 static inline void expect_empty(void)
 {
-    static const char *const keys[] = { "b:*", "w:*", "r:*", "d:*", "t", "ti", "c", "x", "xr" };
+    static const char *const keys[] = {
+        "b:*", "w:*", "r:*", "v:*", "d:*", "t", "ti", "c", "x", "xr"
+    };
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         char pattern[32];
         snprintf(pattern, sizeof pattern, TAG "%s", keys[i]);

@@ -43,7 +43,8 @@ static void on_lease_lost(void *ctx, uint16_t shard)
     s->last_lost = shard;
 }
 
-static void scene_init(struct scene *s, uint16_t shards)
+static void scene_init_with(struct scene *s, uint16_t shards, const struct config_tenant *tenants,
+                            size_t tenant_count)
 {
     memset(s, 0, sizeof *s);
     s->budget.max = 1 << 20;
@@ -51,10 +52,17 @@ static void scene_init(struct scene *s, uint16_t shards)
     struct claim_config cfg = { .shards = shards, .lease_ms = 5000, .worker = WORKER };
     cfg.metrics = &s->metrics;
     cfg.budget = &s->budget;
+    cfg.tenants = tenants;
+    cfg.tenant_count = tenant_count;
     struct claim_sink sink = { s, on_delivery, on_broken, on_lease_lost, NULL };
     fake_init(&s->redis);
     s->now = (struct now){ .mono_ms = 10000 };
     s->c = claim_new(&cfg, &sink);
+}
+
+static void scene_init(struct scene *s, uint16_t shards)
+{
+    scene_init_with(s, shards, NULL, 0);
 }
 
 static void scene_done(struct scene *s)
@@ -70,7 +78,7 @@ static void scene_done(struct scene *s)
 /* One turn; returns how many commands it sent. */
 static size_t pump(struct scene *s, uint32_t room)
 {
-    struct claim_room of = { { room, room, room } };
+    struct claim_room of = { { room, room, room }, 2 * room, room };
     claim_pump(s->c, &s->redis.link, &of, &s->redis.out, &s->now);
     return fake_take(&s->redis);
 }
@@ -249,7 +257,7 @@ static void a_full_claim_is_followed_by_another(void **state)
 
 static size_t pump_room(struct scene *s, uint32_t urgent, uint32_t normal, uint32_t bulk)
 {
-    struct claim_room room = { { urgent, normal, bulk } };
+    struct claim_room room = { { urgent, normal, bulk }, normal + bulk, urgent + normal + bulk };
     claim_pump(s->c, &s->redis.link, &room, &s->redis.out, &s->now);
     return fake_take(&s->redis);
 }
@@ -304,6 +312,53 @@ static void bulk_gets_every_eighth_claim(void **state)
             slice_eq(unanswered(&s, 0)->argv[6], i % 8 == 0 ? SLICE("u9b9n9") : SLICE("u9n9b9")));
         answer_claim(&s, NULL);
     }
+    scene_done(&s);
+}
+
+/* What normal and bulk have together goes to one of them, and to the other when that has none. */
+static void room_that_is_shared_is_asked_for_once(void **state)
+{
+    static const char *const wants[] = {
+        "u5n4", "b3", "u5n4", "b3", "u5n4", "b3", "u5n4", "u5b3n1"
+    };
+    struct claim_room room = { { 5, 4, 3 }, 4, 5 };
+    struct scene s;
+    scene_init(&s, 1);
+    settle_in(&s, 9);
+    for (size_t i = 0; i < ARRAY_LEN(wants); i++) {
+        bool is_new = i % 2 == 0 || i == 7;
+        if (is_new)
+            claim_hint(s.c);
+        s.now.mono_ms += is_new ? 20 : 0;
+        claim_pump(s.c, &s.redis.link, &room, &s.redis.out, &s.now);
+        assert_int_equal(fake_take(&s.redis), 1);
+        assert_true(slice_eq(unanswered(&s, 0)->argv[6], slice_str(wants[i])));
+        answer_claim(&s, NULL);
+    }
+    scene_done(&s);
+}
+
+/* Weights that are not the usual one are told to each shard, once for each time the link is up. */
+static void weights_are_told(void **state)
+{
+    static const struct config_tenant tenants[] = { { .name = "usual", .weight = 10 },
+                                                    { .name = "large", .weight = 50 },
+                                                    { .name = "made" } };
+    struct scene s;
+    scene_init_with(&s, 2, tenants, ARRAY_LEN(tenants));
+    assert_int_equal(pump(&s, 0), 6);
+    for (int i = 0; i < 2; i++) {
+        assert_true(fake_is(unanswered(&s, 4 + (size_t)i), "FCALL", "kilat_weights", "1",
+                            i == 0 ? "{q0}n" : "{q1}n", "large", "50", NULL));
+        assert_int_equal(unanswered(&s, 4 + (size_t)i)->argc, 6);
+    }
+    for (int i = 0; i < 6; i++)
+        fake_answer(&s.redis, i < 2 ? ":1\r\n" : i < 4 ? "*3\r\n:0\r\n:0\r\n:0\r\n" : ":1\r\n");
+    assert_int_equal(pump(&s, 0), 0);
+    fake_lose(&s.redis);
+    claim_link_down(s.c);
+    claim_link_up(s.c);
+    assert_int_equal(pump(&s, 0), 6);
     scene_done(&s);
 }
 
@@ -516,6 +571,8 @@ int main(void)
         cmocka_unit_test(each_lane_has_room_of_its_own),
         cmocka_unit_test(a_full_lane_is_asked_again),
         cmocka_unit_test(bulk_gets_every_eighth_claim),
+        cmocka_unit_test(room_that_is_shared_is_asked_for_once),
+        cmocka_unit_test(weights_are_told),
         cmocka_unit_test(a_hint_looks_everywhere_but_not_all_the_time),
         cmocka_unit_test(what_cannot_be_delivered_is_told),
         cmocka_unit_test(a_missing_or_foreign_record_is_told),

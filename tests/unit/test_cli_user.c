@@ -208,7 +208,7 @@ static void the_life_of_a_user(void **state)
                         "{\"name\":\"alice@example.org\",\"tenant\":\"acme\",\"disabled\":false,"
                         "\"password\":\"argon2id+scram\",\"senders\":[\"@example.org\","
                         "\"b@example.net\"],\"recipients_per_minute\":60,"
-                        "\"recipients_per_day\":5000}\n");
+                        "\"recipients_per_day\":5000,\"lane\":\"\"}\n");
     run(f, CLI_OK, "add bob");
     run(f, CLI_OK, "list");
     check_has(f->out, "alice@example.org");

@@ -52,6 +52,93 @@ static void lanes_are_claimed_in_order_and_number(void **state)
     expect(FN("claim", W2, LONG, "u9b9n9", "2", "9"), "[ " B " " ITEM " ]");
 }
 
+#define OF(tenant) "n\tx.example\t0\t1000\t5000\t" tenant "\t0\t10\t0"
+
+/* Ready deliveries of one tenant, with ids "<letter>0..." and so on. */
+static void fill(char letter, const char *item, int count)
+{
+    char id[QUEUE_ID_LEN + 1];
+    for (int i = 0; i < count; i++) {
+        snprintf(id, sizeof id, "%c%019d", letter, i);
+        enqueue(W1, LONG, id, item, "R", "0");
+    }
+}
+
+/* The first letters of the ids that a claim of so many gives. */
+static const char *claim_letters(const char *max)
+{
+    static char letters[128];
+    size_t n = 0;
+    redisReply *r =
+        redisCommand(redis, "FCALL kilat_claim 1 " TAG "n " W2 " " LONG " unb %s %s", max, max);
+    for (size_t i = 0; i < r->elements; i += 2)
+        letters[n++] = r->element[i]->str[0];
+    letters[n] = 0;
+    freeReplyObject(r);
+    return letters;
+}
+
+/* A long list of one does not delay the others, whoever came first. */
+static void tenants_take_turns(void **state)
+{
+    fill('a', OF("acme"), 20);
+    fill('b', OF("bell"), 3);
+    fill('z', ITEM, 3); /* nobody's mail is one of them */
+    assert_string_equal(claim_letters("8"), "zabzabza");
+    assert_string_equal(claim_letters("4"), "baaa");
+    enqueue(W1, LONG, "b1000000000000000000", OF("bell"), "R", "0");
+    enqueue(W1, LONG, "b2000000000000000000", OF("bell"), "R", "0");
+    assert_string_equal(claim_letters("4"), "abab"); /* it saved nothing up */
+    expect_counts(12, 0, 16, 0, 0);
+    expect(FN("bye", W2), "16");
+    expect_counts(28, 0, 0, 0, 0);
+    assert_int_equal(strlen(claim_letters("64")), 28);
+    expect(SAY("KEYS", TAG "v:*"), "[ ]");
+}
+
+static void turns_are_as_long_as_weights(void **state)
+{
+    const char *letters;
+    int of_a = 0;
+    expect(FN("weights", "acme", "30", "bell", "5"), "1");
+    fill('a', OF("acme"), 60);
+    fill('b', OF("bell"), 60);
+    letters = claim_letters("35");
+    for (size_t i = 0; letters[i]; i++)
+        of_a += letters[i] == 'a';
+    assert_int_equal(of_a, 30);
+    expect(FN("weights"), "1"); /* all are usual now */
+    expect(SAY("EXISTS", TAG "tw"), "0");
+}
+
+/* What operators do they do to all lists of a destination. */
+static void tenants_are_held_and_withdrawn_too(void **state)
+{
+    fill('a', OF("acme"), 2);
+    enqueue(W1, LONG, B, OF("bell"), "R", "0");
+    expect(FN("hold", "x.example", "*"), "1");
+    enqueue(W1, LONG, C, ITEM, "R", "0");
+    expect_counts(0, 0, 0, 4, 0);
+    assert_string_equal(claim_letters("9"), "");
+    expect(FN("find", B), "[ [ held " B " " OF("bell") " x.example ] ]");
+    expect(FN("cancel", W1, B, OF("bell")), "[ ]");
+    expect(SAY("ZRANGE", TAG "v:n:x.example", "0", "-1"), "[  acme ]");
+    expect(FN("drop", C), "[ 1 0 ]");
+    expect(FN("free", "x.example"), "3"); /* of the lanes, two of which are empty */
+    assert_string_equal(claim_letters("9"), "aa");
+    expect(SAY("KEYS", TAG "d:*"), "[ ]");
+}
+
+/* Lists that were filled before there were turns. */
+static void a_list_without_a_turn_gets_one(void **state)
+{
+    fill('a', ITEM, 3);
+    expect(SAY("DEL", TAG "v:n:x.example"), "1");
+    fill('b', OF("bell"), 3);
+    expect_counts(6, 0, 0, 0, 0);
+    assert_int_equal(strlen(claim_letters("9")), 6);
+}
+
 static void retry_comes_back_when_due(void **state)
 {
     enqueue(W1, LONG, A, ITEM, "L", "0");
@@ -503,6 +590,10 @@ int main(void)
         row(born_leased_and_done),
         row(ready_is_claimed_oldest_first),
         row(lanes_are_claimed_in_order_and_number),
+        row(tenants_take_turns),
+        row(turns_are_as_long_as_weights),
+        row(tenants_are_held_and_withdrawn_too),
+        row(a_list_without_a_turn_gets_one),
         row(retry_comes_back_when_due),
         row(release_goes_to_the_front_in_order),
         row(the_last_delivery_takes_the_record),
