@@ -38,6 +38,8 @@ static void log_accepted(struct queue_driver *q, const struct message *m, uint32
         log_str(log, "user", m->user);
     if (m->hold_until_ms > 0)
         log_num(log, "hold_until", m->hold_until_ms);
+    if (message_lane(m) != LANE_NORMAL)
+        log_cstr(log, "lane", message_lane(m) == LANE_URGENT ? "urgent" : "bulk");
     log_end(log);
 }
 

@@ -67,7 +67,7 @@ def test_urgent_never_waits_behind_bulk(gateways, connections):
 
 @pytest.mark.parametrize("in_memory", [10000, 100])
 def test_bulk_still_moves_and_tenants_share(gateways, in_memory):
-    """Two tenants of weight 10 and 30, normal and bulk mail, one connection; all of it in memory, or
+    """Two tenants of weight 10 and 30, normal and bulk mail, one connection; all in memory, or
     nearly all in Redis."""
     listeners = {f"{lane}-{tenant}": {**TRUSTED, "lane": lane, "tenant": tenant}
                  for lane in ("normal", "bulk") for tenant in ("small", "large")}
