@@ -282,6 +282,10 @@ static struct relay_action pick_for(struct relay_pool *p, struct relay_dest *des
 {
     if (dest->waiting_count == 0 && dest->misfit_count == 0)
         return nothing;
+    if (now->mono_ms < dest->suspended_until_ms) { /* also one that is being looked up */
+        pool_give_back_all(p, dest, &dest->failure);
+        return nothing;
+    }
     switch (dest->state) {
     case DEST_NEW: return pick_resolve(dest);
     case DEST_RESOLVING: return pick_resolving(p, dest);

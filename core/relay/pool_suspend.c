@@ -6,7 +6,7 @@
  * waits is given back at once and what comes meanwhile too, with an outcome of ours that cites the
  * reply; that outcome is no peer's, so no rule about replies fits it again. Connections that are
  * open finish what they carry and close when they have idled. A destination whose hosts are being
- * looked up begins its rest when they are found.
+ * looked up sends nothing either, and becomes one that rests when they are found.
  *
  * Each worker keeps its own; one that has not heard the reply may ask once more. A restart forgets
  * it. The longest rest wins.
@@ -58,6 +58,8 @@ void relay_pool_suspend(struct relay_pool *p, const char *key, int64_t until_ms,
     remember(dest, why);
     if (dest->state != DEST_RESOLVING)
         rest(p, dest);
+    else
+        pool_touch(p, dest);
 }
 
 int64_t relay_pool_suspension_ms(const struct relay_pool *p, const char *key, const struct now *now)

@@ -1060,7 +1060,8 @@ static void hosts_that_are_found_during_a_rest_are_not_asked(void **state)
     add("x.example", 1);
     struct relay_dest *dest = want(RELAY_RESOLVE).dest;
     relay_pool_suspend(pool, "x.example", now.mono_ms + 60000, &slow_down, &now);
-    want(RELAY_NOTHING);
+    want_defer(OUTCOME_LOCAL, 451, REST);
+    add("x.example", 1);
     hosts(dest, 1, 3600000);
     want_defer(OUTCOME_LOCAL, 451, REST);
     want(RELAY_NOTHING);

@@ -265,6 +265,15 @@ static void lose_shard(void)
     }
 }
 
+static void suspend_some(void)
+{
+    static const int64_t spans[] = { 1, 500, 5000, 100000 };
+    char dest[32];
+    snprintf(dest, sizeof dest, "d%u.example", roll(DESTS));
+    relay_pool_suspend(sim.pool, dest, sim.now.mono_ms + spans[roll(ARRAY_LEN(spans))], &broken,
+                       &sim.now);
+}
+
 static void pass_time(void)
 {
     static const int64_t spans[] = { 1, 10, 500, 1000, 3000, 70000 };
@@ -285,6 +294,7 @@ static void on_connect(const struct relay_action *a)
 {
     uint32_t of_dest = 0;
     struct sim_slot *s = some(FREE);
+    CHECK(relay_pool_suspension_ms(sim.pool, a->dest->key, &sim.now) == 0);
     CHECK(s && sim.links < sim.cfg.relay.connections_max);
     CHECK(a->host >= a->dest->hosts && a->host < a->dest->hosts + a->dest->host_count);
     for (uint32_t i = 0; i < SLOTS_MAX; i++)
@@ -316,7 +326,13 @@ static uint32_t plain_max(void)
     return most - (most * share < 100 ? 1 : most * share / 100);
 }
 
-/* Those of a destination that have mail in flight, other than this one. */
+/* Misfits may be on a connection that is kept for urgent mail. */
+static bool is_plain(const struct delivery *d)
+{
+    return d && !is_urgent(d) && d->misfit.tries == 0;
+}
+
+/* Those of a destination that have such mail in flight, other than this one. */
 static uint32_t plain_links(const struct relay_dest *dest, const struct sim_slot *but)
 {
     uint32_t count = 0;
@@ -324,7 +340,7 @@ static uint32_t plain_links(const struct relay_dest *dest, const struct sim_slot
         const struct sim_slot *s = &sim.slots[i];
         if (s == but || s->link == FREE || s->slot->dest != dest || !s->flying[0])
             continue;
-        count += !is_urgent(s->flying[0]) || (s->flying[1] && !is_urgent(s->flying[1]));
+        count += is_plain(s->flying[0]) || is_plain(s->flying[1]);
     }
     return count;
 }
@@ -343,6 +359,7 @@ static void on_send(const struct relay_action *a)
     struct sim_slot *s = find(a->slot);
     check_lanes(a, s);
     CHECK(s->link == UP);
+    CHECK(relay_pool_suspension_ms(sim.pool, a->dest->key, &sim.now) == 0);
     CHECK(!s->flying[0] || (!s->flying[1] && s->may_overlap));
     CHECK(*fate_of(a->delivery) == WAITING);
     CHECK(strcmp(a->delivery->dest, a->slot->dest->key) == 0);
@@ -424,8 +441,9 @@ static const struct {
     void (*happens)(void);
     uint32_t weight;
 } events[] = {
-    { add_some, 10 }, { resolve, 5 }, { connect_ends, 6 }, { transaction_ends, 12 }, { overlap, 6 },
-    { pass_time, 2 }, { breaks, 1 },  { is_gone, 5 },      { lose_shard, 1 },
+    { add_some, 10 },  { resolve, 5 },      { connect_ends, 6 }, { transaction_ends, 12 },
+    { overlap, 6 },    { pass_time, 2 },    { breaks, 1 },       { is_gone, 5 },
+    { lose_shard, 1 }, { suspend_some, 1 },
 };
 
 static void step(void)
