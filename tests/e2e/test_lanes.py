@@ -5,9 +5,10 @@ import time
 import pytest
 
 from lib import postfix_tools
-from lib.kilat import message, send, smarthost
+from lib.certs import Authority
+from lib.kilat import HOLD, message, secure, send, smarthost
 from lib.mx import Mx, Reply
-from lib.net import wait_until
+from lib.net import RawSmtp, queue_id, wait_until
 
 TRUSTED = {"bind": ["127.0.0.1:0"], "tls": "off", "auth": "off", "networks": ["127.0.0.0/8"]}
 LANES = {lane: {**TRUSTED, "lane": lane} for lane in ("urgent", "normal", "bulk")}
@@ -85,3 +86,26 @@ def test_bulk_still_moves_and_tenants_share(gateways, in_memory):
         assert count["bulk-small"] + count["bulk-large"] in range(18, 23), count
         assert 2 < count["normal-large"] / count["normal-small"] < 4, count
         assert count["bulk-large"] >= 2 * count["bulk-small"] > 0, count
+
+
+def test_a_user_has_a_lane(gateways, folder):
+    """Its own, or what it asks for, no better than its tenant may."""
+    ca = Authority(folder / "ca")
+    kilat = gateways(start=False, route={"*": HOLD},
+                     **secure(ca, tenant={"shop": {"lane_best": "normal", "senders": ["*"]},
+                                          "free": {"senders": ["*"], "lists_are_bulk": True}}))
+    users = {"news": ("free", "bulk"), "login": ("free", "urgent"), "shop": ("shop", "urgent")}
+    for name, (tenant, lane) in users.items():
+        kilat.add_user(name, "secret words", "--tenant", tenant, "--lane", lane)
+    kilat.add_user("plain", "secret words", "--tenant", "free")
+    kilat.start()
+    rows = [("news", {}, "bulk"), ("login", {}, "urgent"), ("shop", {}, None), ("plain", {}, None),
+            ("news", {"X_Kilat_Lane": "urgent"}, "urgent"),
+            ("shop", {"X_Kilat_Lane": "urgent"}, None),
+            ("shop", {"X_Kilat_Lane": "bulk"}, "bulk"), ("plain", {"Precedence": "bulk"}, "bulk")]
+    for user, fields, lane in rows:
+        with RawSmtp(kilat.ports["submissions"]) as raw:
+            raw.tls(ca.context()).hello()
+            assert raw.auth_plain(user, "secret words").code == 235
+            ident = queue_id(raw.mail(message(**fields)).lines[-1])
+        assert kilat.wait_event("msg.accepted", id=ident).get("lane") == lane, (user, fields)
