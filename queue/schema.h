@@ -12,7 +12,7 @@
  *     w:<worker>   hash: delivery id -> item, leased to that worker
  *     hb           zset: worker -> lease expiry, Redis' clock in ms
  *     r:<lane>:<dest>  list: "<delivery id>\t<item>", ready, oldest first, of mail without tenant
- *     r:<lane>:<dest>\t<tenant>  the same of a tenant
+ *     r:<lane>:<dest> SP <tenant>  the same of a tenant
  *     v:<lane>:<dest>  zset: tenant -> deliveries claimed, by weight; those with a list
  *     d:<lane>     zset: dest -> earliest claim time ms; +inf: held
  *     t, ti        zset: delivery id -> due ms; hash: delivery id -> item; with no attempt in

@@ -4,7 +4,7 @@
 -- kilat - the queue's moves, each one atomic. Keys and the text of an item: queue/schema.h.
 --
 -- A delivery is in exactly one place: leased (w:<worker>), ready or held (r:<lane>:<dest>, with a
--- tenant r:<lane>:<dest> TAB <tenant>; held when its destination's score in d:<lane> is +inf),
+-- tenant r:<lane>:<dest> SP <tenant>; held when its destination's score in d:<lane> is +inf),
 -- scheduled (t, ti) or dead (x, xr). Every function moves deliveries between these, or ends them; a
 -- record b:<id> goes with its last one.
 --
@@ -69,7 +69,7 @@ end
 
 -- Where what is ready is listed.
 local function list_key(tag, lane, dest, tenant)
-  return tag .. 'r:' .. lane .. ':' .. dest .. (tenant ~= '' and '\t' .. tenant or '')
+  return tag .. 'r:' .. lane .. ':' .. dest .. (tenant ~= '' and ' ' .. tenant or '')
 end
 
 local function turns_key(tag, lane, dest)

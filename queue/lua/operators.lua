@@ -252,7 +252,7 @@ local function each_delivery(tag, see)
       see(ids[j])
     end
   end
-  each_dest(tag, function(lane, dest, key, score)
+  each_list(tag, function(lane, dest, key, score)
     for first = 0, redis.call('LLEN', key) - 1, 1000 do
       local page = redis.call('LRANGE', key, first, first + 999)
       for i = 1, #page do
@@ -299,16 +299,19 @@ local function find_halves(tag, zset, hash, out)
 end
 
 -- kilat_strays(name...) -> names
--- For `kilat queue fsck`. Of the lists "r:<lane>:<dest>" and leases "w:<worker>" that it is told of,
+-- For `kilat queue fsck`. Of the lists "r:<lane>:<dest>[ <tenant>]" and leases "w:<worker>" that it is told of,
 -- those that nobody will ever look at. Told of none: "t:<id>", "ti:<id>", "x:<id>", "xr:<id>", halves of
 -- what is scheduled or dead.
 local function strays(keys, args)
   local tag, out = tag_of(keys), {}
   for i = 1, #args do
-    local lane, dest = string.match(args[i], '^r:(.):(.*)$')
+    local lane, dest, tenant = string.match(args[i], '^r:(.):([^ ]*) ?(.*)$')
     local index, member = lane and 'd:' .. lane or 'hb', dest or string.sub(args[i], 3)
-    if not redis.call('ZSCORE', tag .. index, member)
-        and redis.call('EXISTS', tag .. args[i]) == 1 then
+    local is_known = redis.call('ZSCORE', tag .. index, member)
+    if is_known and lane and tenant ~= '' then
+      is_known = redis.call('ZSCORE', turns_key(tag, lane, dest), tenant)
+    end
+    if not is_known and redis.call('EXISTS', tag .. args[i]) == 1 then
       out[#out + 1] = args[i]
     end
   end

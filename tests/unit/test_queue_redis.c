@@ -120,6 +120,11 @@ static void tenants_are_held_and_withdrawn_too(void **state)
     enqueue(W1, LONG, C, ITEM, "R", "0");
     expect_counts(0, 0, 0, 4, 0);
     assert_string_equal(claim_letters("9"), "");
+    expect(FN("strays", "r:n:x.example", "r:n:x.example acme", "r:n:x.example bell"), "[ ]");
+    expect(SAY("ZREM", TAG "v:n:x.example", "acme"), "1");
+    expect(FN("strays", "r:n:x.example", "r:n:x.example acme"), "[ r:n:x.example acme ]");
+    expect(SAY("ZADD", TAG "v:n:x.example", "0", "acme"), "1");
+    expect(FN("suspects", B), "[ [ " B " 1 1 1 ] ]");
     expect(FN("find", B), "[ [ held " B " " OF("bell") " x.example ] ]");
     expect(FN("cancel", W1, B, OF("bell")), "[ ]");
     expect(SAY("ZRANGE", TAG "v:n:x.example", "0", "-1"), "[  acme ]");
