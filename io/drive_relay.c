@@ -375,7 +375,7 @@ static void defer(struct relay_driver *r, struct delivery *d)
     if (r->w->is_draining)
         settle_release(&r->settle, d);
     else
-        settle_decided(&r->settle, d, "");
+        settle_decided(&r->settle, d, d->said_by ? d->said_by : "");
 }
 
 /* True when the peer's LIMITS are kept by dividing the delivery: it is taken (P-173). */

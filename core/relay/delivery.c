@@ -73,6 +73,7 @@ void delivery_restart(struct delivery *d)
     delivery_reopen(d);
     memset(&d->misfit, 0, sizeof d->misfit);
     arena_done(&d->arena);
+    d->said_by = NULL;
     d->started_ms = 0;
 }
 

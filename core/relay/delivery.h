@@ -36,9 +36,11 @@ struct delivery {
     struct rcpt_outcome *outcomes; /* owned; rcpt_count of them */
     struct arena arena;            /* texts of outcomes */
     struct smtp_txn txn;           /* valid while it rides a connection */
-    int64_t started_ms;            /* monotonic; when the present attempt began; 0: it did not */
-    void *owner;                   /* the driver's */
-    bool was_requeued;             /* a stale connection lost it once; the next loss counts */
+    const char *said_by; /* in the arena; the host whose words the outcomes are although none was
+                            asked about this delivery; NULL: none */
+    int64_t started_ms;  /* monotonic; when the present attempt began; 0: it did not */
+    void *owner;         /* the driver's */
+    bool was_requeued;   /* a stale connection lost it once; the next loss counts */
     struct {
         uint64_t hosts;        /* a bit for each host of that list that was asked or not reached */
         uint32_t hosts_serial; /* of the destination's list */

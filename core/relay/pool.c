@@ -243,6 +243,7 @@ static void pass_turn(struct relay_dest *dest, size_t host)
 static void host_failed(struct relay_pool *p, struct relay_dest *dest, size_t host,
                         const struct rcpt_outcome *failure, const struct now *now)
 {
+    memcpy(dest->failure_host, dest->hosts[host].name, sizeof dest->failure_host);
     pass_turn(dest, host);
     bool has_next = dest->hosts_failed < dest->host_count;
     enum retry_connection fate = retry_connection_fate(failure, has_next);
@@ -330,6 +331,7 @@ void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
         return;
     if (host_count == 0) {
         must(failure != NULL);
+        dest->failure_host[0] = '\0';
         hold_or_back_off(p, dest, failure, now);
         return;
     }

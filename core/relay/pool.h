@@ -84,6 +84,7 @@ struct relay_dest {
     uint32_t failures;          /* rounds over all hosts that failed, in a row */
     struct rcpt_outcome failure; /* in BACKOFF: why; its text is in failure_text */
     char failure_text[256];
+    char failure_host[256]; /* who said it; "" nobody */
 };
 
 enum relay_slot_state { SLOT_CONNECTING, SLOT_READY, SLOT_BUSY, SLOT_DRAINING };

@@ -145,15 +145,24 @@ void pool_give_back(struct relay_pool *p, struct delivery *d, const struct rcpt_
     list_push_back(&p->defers, &d->node);
 }
 
+static void give_back_from(struct relay_pool *p, const struct relay_dest *dest, struct delivery *d,
+                           const struct rcpt_outcome *why)
+{
+    struct slice host = slice_of(dest->failure_host, strlen(dest->failure_host) + 1);
+    if (why == &dest->failure && host.len > 1)
+        d->said_by = arena_copy(&d->arena, host).ptr;
+    pool_give_back(p, d, why);
+}
+
 void pool_give_back_all(struct relay_pool *p, struct relay_dest *dest,
                         const struct rcpt_outcome *why)
 {
     while (dest->misfit_count > 0)
-        pool_give_back(p, pool_pop_misfit(p, dest), why);
+        give_back_from(p, dest, pool_pop_misfit(p, dest), why);
     while (pool_urgent_waiting(dest) > 0)
-        pool_give_back(p, pool_pop_waiting(p, dest, LANE_URGENT), why);
+        give_back_from(p, dest, pool_pop_waiting(p, dest, LANE_URGENT), why);
     while (dest->waiting_count > 0)
-        pool_give_back(p, pool_pop_plain(p, dest), why);
+        give_back_from(p, dest, pool_pop_plain(p, dest), why);
 }
 
 /* --- the end --------------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@ static void remember(struct relay_dest *dest, const struct rcpt_outcome *why)
                        "not tried, the host asked for less mail: %d%s%s %.*s", why->code,
                        why->enhanced[0] ? " " : "", why->enhanced, SLICE_ARG(why->text));
     must(len > 0);
+    dest->failure_host[0] = '\0';
     size_t room = sizeof dest->failure_text - 1;
     dest->failure = (struct rcpt_outcome){
         .stage = OUTCOME_LOCAL,

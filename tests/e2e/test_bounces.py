@@ -6,7 +6,7 @@ import time
 import pytest
 
 from lib.kilat import DEFAULTS, message, send, smarthost
-from lib.mx import Mx
+from lib.mx import Mx, Reply
 from lib.net import queue_id, wait_until
 
 GONE = "550 5.1.1 The email account that you tried to reach does not exist"
@@ -119,6 +119,18 @@ def test_a_destination_is_suspended(gateways, settings, folder, mx):
     assert sorted(m.rcpts[0] for m in got) == ["to@rcpt.test", "two@rcpt.test"]
     assert len(kilat.events("relay.suspended")) == 1 and first
     assert kilat.metrics()["destinations_suspended_total"] == 1
+
+
+def test_a_greeting_has_a_host(gateways, settings, folder, mx):
+    """What waits for a connection hears who refused it, in the log and in the bounce."""
+    rules = folder / "my.rules"
+    rules.write_text("host 127.0.* stage greeting code 5xx -> blocked\n")
+    mx.on("greeting", Reply("554 5.3.2 No", close=True))
+    kilat = gateways(relay={"rules": str(rules)}, **settings)
+    done = kilat.wait_event("relay.done", id=submit(kilat))
+    assert (done["host"], done["stage"], done["category"], done["fate"]) == (
+        "127.0.0.1", "greeting", "blocked", "bounced")
+    assert "Remote-MTA: dns; 127.0.0.1" in mx.home.wait(1)[0].content.decode()
 
 
 def test_rules_retry_and_bounce(gateways, settings, folder, mx):
