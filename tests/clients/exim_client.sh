@@ -25,6 +25,8 @@ mount)
     [ -z "$map" ] || STAGE=send exec unshare -U --map-user="$uid" --map-group="$gid" "$0"
     ;;
 esac
+# A copy: Exim starts itself anew as that user, who may not look into the checkout.
+cp "$exim" "$MAIL_DIR/exim4" && chmod 755 "$MAIL_DIR/exim4" && exim=$MAIL_DIR/exim4
 cat >"$MAIL_DIR/exim.conf" <<CONF
 primary_hostname = cpanel.test
 exim_path = $exim

@@ -92,8 +92,9 @@ class Exim:
 
     def __enter__(self):
         uid, gid = (65534, 65534) if os.getuid() == 0 else (os.getuid(), os.getgid())
-        program = pathlib.Path(shutil.which("exim4")).resolve()
         self.folder.mkdir(parents=True)
+        # A copy: Exim starts itself anew as that user, who may not look into the checkout.
+        program = pathlib.Path(shutil.copy(shutil.which("exim4"), self.folder))
         for path in [self.folder, *self.folder.parents]:
             if str(path).startswith("/tmp/"):
                 path.chmod(0o755)
