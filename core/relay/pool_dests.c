@@ -102,6 +102,7 @@ static void dest_free(struct relay_pool *p, struct relay_dest *dest)
         link = &(*link)->hash_next;
     *link = dest->hash_next;
     pool_unlist(p, dest);
+    pool_drop_lines(p, dest);
     free(dest->hosts);
     free(dest);
     p->dest_count--;

@@ -65,6 +65,8 @@ void pool_waits_done(struct relay_pool *p); /* nothing waits any more */
 /* is_first: before all of its tenant and lane. */
 void pool_put_waiting(struct relay_pool *p, struct relay_dest *dest, struct delivery *d,
                       bool is_first);
+/* The destination goes: what its lanes had kept, empty. */
+void pool_drop_lines(struct relay_pool *p, struct relay_dest *dest);
 /* The next one of a lane that has one. */
 struct delivery *pool_pop_waiting(struct relay_pool *p, struct relay_dest *dest,
                                   enum mail_lane lane);

@@ -3,8 +3,9 @@
  * pool_wait - what waits for a destination, and which of it goes next.
  *
  * A destination has a list for each lane. In a lane each tenant that has mail there has a line, and
- * the lines take turns. A line is made by the first delivery of its tenant and goes with the last:
- * lines come from a heap of spare ones, so in the long run nothing is allocated.
+ * the lines take turns. A line is made by the first delivery of its tenant and goes with the last;
+ * but the last line of a lane stays, empty, for what comes next is most often of the same tenant.
+ * Lines come from a heap of spare ones, so in the long run nothing is allocated.
  *
  * Between lanes: urgent always first. Normal mail goes before bulk, but while both wait every
  * eighth of them is bulk (BULK_EVERY), so that a newsletter is late and not stuck.
@@ -21,8 +22,8 @@
  * otherwise; taking the next one a few steps for each recipient sent, whatever waits. Mail of
  * tenants that the configuration does not know stands in one line with mail that has none.
  *
- * Limits: as many lines as tenants times lanes times destinations have mail in memory; SPARE_MAX
- * are kept when they have not.
+ * Limits: as many lines as tenants times lanes times destinations have mail in memory, and one for
+ * each lane of a destination that had; SPARE_MAX more are kept.
  */
 #include "core/base/must.h"
 #include "core/relay/pool_inside.h"
@@ -143,6 +144,32 @@ static void line_drop(struct pool_waits *w, struct pool_line *line)
     w->spare_count++;
 }
 
+static bool is_alone(const struct relay_lane *lane, const struct pool_line *line)
+{
+    return lane->turns.next == &line->turn && lane->turns.prev == &line->turn;
+}
+
+/* The line of that tenant; the one that stayed is its, or goes. */
+static struct pool_line *line_for(struct relay_pool *p, struct relay_lane *lane, uint32_t tenant)
+{
+    if (lane->count == 0 && !list_is_empty(&lane->turns)) {
+        struct pool_line *stayed = line_at(lane->turns.next);
+        stayed->credit = weight_of(p, stayed);
+        if (stayed->tenant == tenant)
+            return stayed;
+        line_drop(&p->waits, stayed);
+    }
+    struct pool_line *line = line_find(&p->waits, lane, tenant);
+    return line ? line : line_new(p, lane, tenant);
+}
+
+void pool_drop_lines(struct relay_pool *p, struct relay_dest *dest)
+{
+    for (int i = 0; i < LANE_COUNT; i++)
+        if (!list_is_empty(&dest->lanes[i].turns))
+            line_drop(&p->waits, line_at(dest->lanes[i].turns.next));
+}
+
 /* --- in and out ------------------------------------------------------------------------------ */
 
 void pool_waits_init(struct relay_pool *p)
@@ -169,10 +196,7 @@ void pool_put_waiting(struct relay_pool *p, struct relay_dest *dest, struct deli
                       bool is_first)
 {
     struct relay_lane *lane = &dest->lanes[message_lane(d->message)];
-    uint32_t tenant = tenant_of(p, d);
-    struct pool_line *line = line_find(&p->waits, lane, tenant);
-    if (!line)
-        line = line_new(p, lane, tenant);
+    struct pool_line *line = line_for(p, lane, tenant_of(p, d));
     if (is_first)
         list_push_front(&line->deliveries, &d->node);
     else
@@ -204,7 +228,7 @@ static struct pool_line *line_in_turn(const struct relay_pool *p, struct relay_l
 static void charge(const struct relay_pool *p, struct relay_lane *lane, struct pool_line *line,
                    const struct delivery *d)
 {
-    if (lane->turns.prev == &line->turn) /* alone */
+    if (is_alone(lane, line))
         line->credit = weight_of(p, line);
     else
         line->credit -= cost_of(d);
@@ -218,7 +242,7 @@ struct delivery *pool_pop_waiting(struct relay_pool *p, struct relay_dest *dest,
     struct pool_line *line = line_in_turn(p, lane);
     struct delivery *d = list_entry(list_pop_front(&line->deliveries), struct delivery, node);
     charge(p, lane, line, d);
-    if (list_is_empty(&line->deliveries))
+    if (list_is_empty(&line->deliveries) && !is_alone(lane, line))
         line_drop(&p->waits, line);
     lane->count--;
     dest->waiting_count--;
