@@ -21,8 +21,8 @@
  *             may stand twice, and both must hold
  *
  * After the arrow stand a category (classify.h), and what else is to be done: slow FACTOR, suspend
- * DURATION, retry, bounce, suppress, reroute. The first rule that fits decides. Rules of a file come before
- * those that are built in (rules/replies.rules); "defaults off" leaves these out.
+ * DURATION, retry, bounce, suppress, reroute. The first rule that fits decides. Rules of a file
+ * come before those that are built in (rules/replies.rules); "defaults off" leaves these out.
  *
  * Limits: REPLY_RULES_SIZE_MAX octets, REPLY_RULES_MAX rules, REPLY_VALUES_MAX values in one.
  */

@@ -299,9 +299,9 @@ local function find_halves(tag, zset, hash, out)
 end
 
 -- kilat_strays(name...) -> names
--- For `kilat queue fsck`. Of the lists "r:<lane>:<dest>[ <tenant>]" and leases "w:<worker>" that it is told of,
--- those that nobody will ever look at. Told of none: "t:<id>", "ti:<id>", "x:<id>", "xr:<id>", halves of
--- what is scheduled or dead.
+-- For `kilat queue fsck`. Of the lists "r:<lane>:<dest>[ <tenant>]" and leases "w:<worker>" that it is
+-- told of, those that nobody will ever look at. Told of none: "t:<id>", "ti:<id>", "x:<id>",
+-- "xr:<id>", halves of what is scheduled or dead.
 local function strays(keys, args)
   local tag, out = tag_of(keys), {}
   for i = 1, #args do
