@@ -406,6 +406,12 @@ static const struct {
     { OUTCOME_MAIL, 550, "5.1.1", "no such user", false }, /* about whom? */
     { OUTCOME_GREETING, 554, "5.1.1", "no such user", false },
     { OUTCOME_RCPT, 550, "", "", false },
+    { OUTCOME_RCPT, 550, "5.1.1", "<a@b.test>: Sender address rejected: User unknown", false },
+    { OUTCOME_RCPT, 550, "5.1.0", "<a@b.test>: Sender rejected", false },
+    { OUTCOME_RCPT, 550, "", "Sender verify failed", false },
+    { OUTCOME_RCPT, 554, "", "<x@y.test>: Recipient address rejected: Access denied", false },
+    { OUTCOME_RCPT, 553, "", "no", false },
+    { OUTCOME_RCPT, 551, "", "not here", false },
 };
 
 static void hard_bounces(void **state)
