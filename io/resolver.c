@@ -30,12 +30,11 @@
 #include "io/resolver.h"
 #include "core/base/must.h"
 #include "core/smtp/address.h"
-#include "io/fail.h"
 #include "io/hosts_file.h"
 #include "io/resolver_cache.h"
+#include "io/resolver_context.h"
 
 #include <arpa/inet.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -548,80 +547,13 @@ void resolver_process(struct resolver *r, const struct now *now)
 
 /* ---- start and end ---- */
 
-/* Options that our queries rely on, in libunbound's spelling. */
-static const char *const options[][2] = {
-    { "do-not-query-localhost:", "no" }, /* a resolver on loopback is the usual one */
-    { "infra-keep-probing:", "yes" },    /* a name server that was down is found again */
-    { "use-syslog:", "no" },
-};
-
-static int set_servers(struct ub_ctx *ctx, const struct config *cfg)
-{
-    int rc = UB_NOERROR;
-    for (size_t i = 0; i < cfg->dns.server_count && rc == UB_NOERROR; i++)
-        rc = ub_ctx_set_fwd(ctx, cfg->dns.servers[i]);
-    if (cfg->dns.server_count > 0)
-        return rc;
-    /* Without the file libunbound asks the root servers itself, which is as good. */
-    rc = ub_ctx_resolvconf(ctx, NULL);
-    return rc == UB_READFILE ? UB_NOERROR : rc;
-}
-
-static int set_up(struct ub_ctx *ctx, const struct config *cfg)
-{
-    int rc = ub_ctx_debugout(ctx, NULL); /* stderr is not its place */
-    for (size_t i = 0; i < ARRAY_LEN(options) && rc == UB_NOERROR; i++)
-        rc = ub_ctx_set_option(ctx, options[i][0], options[i][1]);
-    if (rc == UB_NOERROR) /* without anchors there is nothing to validate */
-        rc = ub_ctx_set_option(
-            ctx, "module-config:", cfg->dns.trust_anchor ? "validator iterator" : "iterator");
-    if (rc == UB_NOERROR && cfg->dns.trust_anchor)
-        rc = ub_ctx_add_ta_file(ctx, cfg->dns.trust_anchor);
-    if (rc == UB_NOERROR)
-        rc = set_servers(ctx, cfg);
-    if (rc == UB_NOERROR)
-        rc = ub_ctx_async(ctx, 1);
-    /* Who names servers may have such zones there; libunbound would answer them itself. Last: this
-     * call settles the configuration. */
-    if (rc == UB_NOERROR && cfg->dns.server_count > 0)
-        rc = ub_ctx_zone_remove(ctx, "test.");
-    if (rc == UB_NOERROR && cfg->dns.server_count > 0)
-        rc = ub_ctx_zone_remove(ctx, "home.arpa.");
-    return rc;
-}
-
-/* libunbound sets up and takes down globals of its own with the first and last context: workers
- * that start or end together must not do it at once. */
-static pthread_mutex_t contexts = PTHREAD_MUTEX_INITIALIZER;
-
-static struct ub_ctx *context_new(void)
-{
-    pthread_mutex_lock(&contexts);
-    struct ub_ctx *ctx = ub_ctx_create();
-    pthread_mutex_unlock(&contexts);
-    return ctx;
-}
-
-static void context_delete(struct ub_ctx *ctx)
-{
-    pthread_mutex_lock(&contexts);
-    ub_ctx_delete(ctx);
-    pthread_mutex_unlock(&contexts);
-}
-
 enum status resolver_new(const struct config *cfg, struct entropy *entropy, struct metrics *metrics,
                          struct resolver **out, struct buf *error)
 {
-    struct ub_ctx *ctx = context_new();
-    if (!ctx)
-        return fail_with(error, STATUS_SYSTEM, "libunbound cannot start");
-    int rc = set_up(ctx, cfg);
-    if (rc != UB_NOERROR) {
-        context_delete(ctx);
-        return fail_with(error, STATUS_SYSTEM,
-                         "libunbound: %s (check dns.servers and dns.trust_anchor)",
-                         ub_strerror(rc));
-    }
+    struct ub_ctx *ctx;
+    enum status st = resolver_context_new(cfg, &ctx, error);
+    if (st != STATUS_OK)
+        return st;
     struct resolver *r = mem_zalloc(sizeof *r);
     r->ctx = ctx;
     r->cfg = cfg;
@@ -638,7 +570,7 @@ void resolver_free(struct resolver *r)
 {
     if (!r)
         return;
-    context_delete(r->ctx); /* ends its thread; no callback comes any more */
+    resolver_context_free(r->ctx); /* ends its thread; no callback comes any more */
     list_for_each_safe (node, &r->queries)
         free(list_entry(node, struct query, node));
     resolver_cache_done(&r->cache);
