@@ -66,6 +66,30 @@ def test_urgent_never_waits_behind_bulk(gateways, connections):
         assert mx.violations == []
 
 
+@pytest.mark.release
+def test_a_hundred_thousand_wait(gateways):
+    """A site with two connections, each transaction 0.3 s long: an urgent message has left within one
+    second of the next free one, at p99 (here: always)."""
+    with Mx(keep_content=False) as mx:
+        slow(mx, 0.3)
+        kilat = gateways(workers=1, listener=LANES, route={"*": smarthost(mx.port)},
+                         relay={"per_destination_max": 2})
+        postfix_tools.smtp_source(kilat.ports["bulk"], "-s", 50, "-m", 100000, "-l", 1000, "-d",
+                                  "-t", "bulk@rcpt.test", "-f", "a@sender.test")
+        assert kilat.metrics()["deliveries_in_memory"] < 9000, "a part is left free"
+        waits = []
+        for i in range(100):
+            rcpt, before = f"urgent{i}@rcpt.test", len(mx.messages)
+            send(kilat.ports["urgent"], message(), rcpts=[rcpt])
+            since = time.monotonic()
+            wait_until(lambda: rcpt in rcpts_of(mx.messages[before:]), 10, rcpt, 0.005)
+            at = before + rcpts_of(mx.messages[before:]).index(rcpt)
+            waits.append(mx.messages[at].time - since)
+            time.sleep(0.05 * (i % 4))
+        assert max(waits) < 0.3 + 1, sorted(waits)[-5:]
+        assert mx.open_connections() <= 2
+
+
 @pytest.mark.parametrize("in_memory", [10000, 100])
 def test_bulk_still_moves_and_tenants_share(gateways, in_memory):
     """Two tenants of weight 10 and 30, normal and bulk mail, one connection; all in memory, or
