@@ -68,8 +68,8 @@ def test_urgent_never_waits_behind_bulk(gateways, connections):
 
 @pytest.mark.release
 def test_a_hundred_thousand_wait(gateways):
-    """A site with two connections, each transaction 0.3 s long: an urgent message has left within one
-    second of the next free one, at p99 (here: always)."""
+    """A site with two connections, each transaction 0.3 s long: an urgent message has left within
+    one second of the next free one, at p99 (here: always)."""
     with Mx(keep_content=False) as mx:
         slow(mx, 0.3)
         kilat = gateways(workers=1, listener=LANES, route={"*": smarthost(mx.port)},
