@@ -110,7 +110,7 @@ end
 
 -- A destination without items leaves d, unless an operator holds it.
 local function tidy(tag, lane, dest)
-  if redis.call('EXISTS', turns_key(tag, lane, dest)) == 0
+  if redis.call('EXISTS', turns_key(tag, lane, dest), list_key(tag, lane, dest, '')) == 0
       and redis.call('ZSCORE', tag .. 'd:' .. lane, dest) ~= 'inf' then
     redis.call('ZREM', tag .. 'd:' .. lane, dest)
   end

@@ -139,6 +139,9 @@ static void a_list_without_a_turn_gets_one(void **state)
 {
     fill('a', ITEM, 3);
     expect(SAY("DEL", TAG "v:n:x.example"), "1");
+    expect(FN("hold", "x.example", "n"), "1");
+    expect(FN("free", "x.example"), "1");
+    expect(SAY("ZCARD", TAG "d:n"), "1");
     fill('b', OF("bell"), 3);
     expect_counts(6, 0, 0, 0, 0);
     assert_int_equal(strlen(claim_letters("9")), 6);
