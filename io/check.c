@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * check - `kilat check`: everything that a start reads and asks is read and asked, and nothing is
- * started: the kernel, the certificates, the users, the keys of tokens, an external Redis. What is
- * good is said on standard output; the first thing that is not, on standard error.
+ * started: the kernel, the certificates, the users, the keys of tokens and of DKIM, an external
+ * Redis. What is good is said on standard output; the first thing that is not, on standard error.
  *
  * Not asked: whether ports are free (the gateway that runs has them) and the embedded Redis.
  *
@@ -10,6 +10,8 @@
  */
 #include "core/base/must.h"
 #include "io/authenticator.h"
+#include "io/dkim_store.h"
+#include "io/fail.h"
 #include "io/node.h"
 #include "io/node_private.h"
 #include "io/redis_boot.h"
@@ -136,6 +138,24 @@ static enum status check_rules(const struct config *cfg, struct buf *error)
     return STATUS_OK;
 }
 
+/* A gateway starts with a key that it cannot read, and defers that domain's mail. */
+static enum status check_dkim(const struct config *cfg, struct buf *error)
+{
+    struct dkim_store *store;
+    if (!dkim_store_is_wanted(cfg))
+        return STATUS_OK;
+    enum status st = dkim_store_new(cfg, &store, error);
+    if (st != STATUS_OK)
+        return st;
+    struct slice troubles = dkim_store_troubles(store);
+    if (troubles.len > 0)
+        st = fail_with(error, STATUS_BAD, "%.*s", (int)slice_find(troubles, '\n'), troubles.ptr);
+    else
+        printf("dkim\n  %-18s %u\n", "keys", dkim_store_count(store));
+    dkim_store_free(store);
+    return st;
+}
+
 /* --- Redis ----------------------------------------------------------------------------------- */
 
 /* A URL without its user and password. */
@@ -162,9 +182,9 @@ static enum status check_redis(const struct config *cfg, struct buf *error)
 
 int node_check(const struct config *cfg)
 {
-    static enum status (*const checks[])(const struct config *,
-                                         struct buf *) = { check_ring, check_certificates,
-                                                           check_users, check_rules, check_redis };
+    static enum status (*const checks[])(const struct config *, struct buf *) = {
+        check_ring, check_certificates, check_users, check_rules, check_dkim, check_redis
+    };
     struct buf error;
     enum status st = STATUS_OK;
     buf_init(&error, ERROR_MAX);

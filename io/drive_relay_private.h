@@ -13,6 +13,7 @@
 struct body {
     struct smtp_txn *txn; /* borrowed; NULL: none */
     struct dot_stuffer stuffer;
+    bool has_begun;            /* the signature is written */
     char tail[2];              /* the last octets written; CR LF at the very start */
     uint64_t written;          /* octets of content */
     uint32_t chunk;            /* the next chunk to ask for */

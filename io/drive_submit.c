@@ -71,6 +71,7 @@ static struct smtp_server server_of(struct worker *w)
         .entropy = &w->entropy,
         .metrics = &w->metrics,
         .budget = &w->budget,
+        .signs = w->dkim != NULL,
     };
 }
 

@@ -12,6 +12,7 @@
 #include "io/address_caps.h"
 #include "io/admin.h"
 #include "io/authenticator.h"
+#include "io/dkim_store.h"
 #include "io/node_private.h"
 #include "io/rules_store.h"
 #include "io/tls.h"
@@ -45,6 +46,7 @@ struct node {
     struct tls_store *tls;             /* owned; NULL: no listener encrypts */
     struct auth_shared *auth;          /* owned; NULL: no listener has AUTH */
     struct rules_store *rules;         /* owned */
+    struct dkim_store *dkim;           /* owned; NULL: nothing is signed */
     _Atomic uint32_t *tenant_sessions; /* owned; one for each tenant */
     struct address_caps *address_caps; /* owned; NULL: no address is limited */
     struct admin *admin;               /* owned; NULL without an admin port */
@@ -271,6 +273,41 @@ static void look_after_rules(struct node *n, bool is_asked)
     buf_done(&error);
 }
 
+/* --- keys that sign -------------------------------------------------------------------------- */
+
+static void log_troubles(struct node *n)
+{
+    struct slice rest = dkim_store_troubles(n->dkim);
+    while (rest.len > 0) {
+        size_t len = slice_find(rest, '\n');
+        begin_line(n, LOG_ERROR, "dkim.bad");
+        log_str(&n->log, "error", slice_head(rest, len));
+        end_line(n);
+        rest = slice_skip(rest, len + 1);
+    }
+}
+
+static enum status load_dkim(struct node *n)
+{
+    if (!dkim_store_is_wanted(n->cfg))
+        return STATUS_OK;
+    enum status st = dkim_store_new(n->cfg, &n->dkim, &n->error);
+    if (st == STATUS_OK)
+        log_troubles(n);
+    return st;
+}
+
+static void look_after_dkim(struct node *n, bool is_asked)
+{
+    if (!n->dkim || (!is_asked && !dkim_store_has_changed(n->dkim)))
+        return;
+    dkim_store_reload(n->dkim);
+    begin_line(n, LOG_INFO, "dkim.reloaded");
+    log_num(&n->log, "keys", dkim_store_count(n->dkim));
+    end_line(n);
+    log_troubles(n);
+}
+
 /* --- start ----------------------------------------------------------------------------------- */
 
 uint32_t node_worker_count(const struct config *cfg)
@@ -322,6 +359,8 @@ static enum status prepare_workers(struct node *n)
     if (st == STATUS_OK)
         st = rules_store_new(n->cfg, &n->rules, &n->error);
     if (st == STATUS_OK)
+        st = load_dkim(n);
+    if (st == STATUS_OK)
         st = bind_all(n, sets);
     if (st == STATUS_OK)
         st = start_redis(n);
@@ -331,6 +370,7 @@ static enum status prepare_workers(struct node *n)
         n->workers[i].tls = n->tls;
         n->workers[i].auth_shared = n->auth;
         n->workers[i].rules = n->rules;
+        n->workers[i].dkim = n->dkim;
         n->workers[i].tenant_sessions = n->tenant_sessions;
         n->workers[i].address_caps = n->address_caps;
         n->sets[i] = &n->workers[i].metrics;
@@ -432,6 +472,7 @@ static void run_until_signal(struct node *n, const sigset_t *signals)
         look_after_tls(n, sig == SIGHUP);
         look_after_users(n, sig == SIGHUP);
         look_after_rules(n, sig == SIGHUP);
+        look_after_dkim(n, sig == SIGHUP);
     }
 }
 
@@ -539,6 +580,7 @@ static void node_done(struct node *n)
     buf_done(&n->error);
     auth_shared_free(n->auth);
     rules_store_free(n->rules);
+    dkim_store_free(n->dkim);
     tls_store_free(n->tls);
     free((void *)n->tenant_sessions);
     address_caps_free(n->address_caps);

@@ -2,6 +2,8 @@
 /*
  * relay_body - content on its way to a peer.
  *
+ * The DKIM signature comes first; it is not part of the content. Its lines never begin with a dot.
+ *
  * Bodies are written by reference: the message is pinned until the octets have left, even when the
  * peer answers early (P-186). Large messages are read from Redis chunk by chunk while they are
  * sent, one chunk ahead; a chunk is copied, because it lies in the receive buffer of the queue's
@@ -154,9 +156,23 @@ static void on_body_chunk(void *owner, bool is_ok, struct slice data)
     outbound_pump(o);
 }
 
+/* Pinned at once: of a large message only chunks are, until its end. */
+static void write_signature(struct outbound *o)
+{
+    struct message *m = message_of(o);
+    o->body.has_begun = true;
+    if (m->signature.len == 0)
+        return;
+    gather_ref(conn_out(o->conn), m->signature);
+    if (m->chunk_count > 0)
+        pin(o, m, NULL, 0);
+}
+
 bool body_write(struct outbound *o)
 {
     struct delivery *d = o->body.txn->owner;
+    if (!o->body.has_begun)
+        write_signature(o);
     if (o->body.asked)
         return false;
     if (o->body.chunk == d->message->chunk_count)

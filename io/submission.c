@@ -281,7 +281,7 @@ static void serve_wait(struct submission *s)
             submission_ask_admission(s);
         break;
     case SMTP_WAIT_COMMIT:
-        if (!s->entry && !(s->stream && s->stream->is_committing))
+        if (!s->entry && !s->signing && !(s->stream && s->stream->is_committing))
             submission_begin_commit(s);
         break;
     case SMTP_WAIT_INPUT:
@@ -417,6 +417,10 @@ static void on_closed(struct conn *c)
     log_session(s, "session.end", s->session.end_reason ? s->session.end_reason : "disconnected");
     if (s->entry) {
         queue_forget(s->entry);
+        d->committing--;
+    }
+    if (s->signing) {
+        signer_forget(s->signing);
         d->committing--;
     }
     submission_stream_done(s);

@@ -17,6 +17,7 @@
 #include "io/authenticator.h"
 #include "io/drive_queue.h"
 #include "io/drive_submit.h"
+#include "io/signer.h"
 #include "io/tls.h"
 
 #define SUBMISSION_CLIENT_MAX 64
@@ -75,6 +76,7 @@ struct submission {
     struct smtp_session session;
     struct wheel_timer timer;
     struct commit_entry *entry;             /* borrowed; while the queue has the message */
+    struct sign_work *signing;              /* borrowed; while the message is being signed */
     struct submission_stream *stream;       /* owned; only for a large message */
     struct submission_door *door;           /* owned; until the PROXY header has come */
     struct submission_tls *tls;             /* owned; NULL: in clear */
@@ -129,5 +131,5 @@ bool submission_stream_content(struct submission *s);
 void submission_stream_done(struct submission *s);
 /* A streamed message that was refused or dropped: its chunks vanish. */
 bool submission_stream_is_orphaned(const struct submission *s);
-/* The message goes to the queue, after its chunks are in Redis. */
+/* The message goes to the queue, after it was signed and its chunks are in Redis. */
 void submission_begin_commit(struct submission *s);

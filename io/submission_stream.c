@@ -2,6 +2,8 @@
 /*
  * Large messages, and the commit.
  *
+ *     end of data -> signed (signer.c) -> its chunks are stored -> queue_submit -> verdict
+ *
  * Once the header section is over, content leaves for Redis in chunks of 256 KiB while it still
  * arrives, two on their way at most, so a session never holds more than about three. When content
  * memory is used up, chunks are cut smaller, which frees memory without waiting for anybody to
@@ -13,6 +15,8 @@
 #include <stdlib.h>
 
 #define CHUNK_UNDER_PRESSURE (16 * 1024)
+
+static void commit(struct submission *s, struct message *m);
 
 /* --- large messages -------------------------------------------------------------------------- */
 
@@ -28,7 +32,7 @@ static void on_chunk_stored(void *owner, bool is_ok, struct slice data)
         stream->verdict =
             slice_eq(slice_head(data, 3), SLICE("OOM")) ? SMTP_QUEUE_FULL : SMTP_NOT_QUEUED;
     if (stream->is_committing)
-        submission_begin_commit(s);
+        commit(s, stream->message);
     else
         submission_unblock(s);
 }
@@ -118,11 +122,9 @@ static void on_verdict(void *owner, enum smtp_verdict verdict, const char *id)
 }
 
 /* The message goes to the queue, but only after its chunks are in Redis. */
-void submission_begin_commit(struct submission *s)
+static void commit(struct submission *s, struct message *m)
 {
     struct submission_stream *stream = s->stream;
-    struct message *m =
-        stream && stream->is_committing ? stream->message : smtp_session_take_message(&s->session);
     if (stream) {
         stream->message = m;
         stream->is_committing = true;
@@ -138,4 +140,35 @@ void submission_begin_commit(struct submission *s)
     s->d->committing++;
     s->entry =
         queue_submit(s->d->w->queue, m, stream ? stream->shard : COMMIT_ANY_SHARD, on_verdict, s);
+}
+
+static void refuse_unsigned(struct submission *s, struct message *m)
+{
+    message_unref(m);
+    give_verdict(s, SMTP_NOT_SIGNED, "");
+}
+
+static void on_signed(void *owner, struct message *m, bool is_signed)
+{
+    struct submission *s = owner;
+    s->signing = NULL;
+    s->d->committing--;
+    if (is_signed)
+        commit(s, m);
+    else
+        refuse_unsigned(s, m);
+}
+
+void submission_begin_commit(struct submission *s)
+{
+    struct message *m = smtp_session_take_message(&s->session);
+    if (!m->dkim) {
+        commit(s, m);
+        return;
+    }
+    switch (signer_begin(s->d->w->signer, m, on_signed, s, &s->signing)) {
+    case SIGN_BEGUN: s->d->committing++; break;
+    case SIGN_NOTHING: commit(s, m); break;
+    case SIGN_REFUSED: refuse_unsigned(s, m); break;
+    }
 }

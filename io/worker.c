@@ -10,6 +10,7 @@
 #include "io/drive_queue.h"
 #include "io/drive_relay.h"
 #include "io/drive_submit.h"
+#include "io/signer.h"
 #include <openssl/rand.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -170,6 +171,8 @@ static void update_gauges(struct worker *w)
 
 static bool end_turn(struct worker *w)
 {
+    if (w->signer)
+        signer_pump(w->signer);
     if (w->auth)
         authenticator_pump(w->auth);
     submit_pump(w->submit);
@@ -246,6 +249,7 @@ static enum status assemble(struct worker *w)
     ring_on(w->ring, RING_WAKE, on_wake, w);
     w->queue = queue_new(w);
     w->auth = w->auth_shared ? authenticator_new(w, w->auth_shared) : NULL;
+    w->signer = w->dkim ? signer_new(w, w->dkim) : NULL;
     w->relay = relay_new(w);
     w->submit = submit_new(w);
     if (!w->relay)
@@ -277,6 +281,7 @@ static void dismantle(struct worker *w)
     ring_free(w->ring);
     log_sink_finish(&w->sink);
     submit_free(w->submit);
+    signer_free(w->signer);
     if (w->auth)
         authenticator_free(w->auth);
     relay_free(w->relay);

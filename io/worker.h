@@ -25,6 +25,8 @@
 struct address_caps;
 struct auth_shared;
 struct authenticator;
+struct dkim_store;
+struct signer;
 struct submit_driver;
 struct queue_driver;
 struct relay_driver;
@@ -54,6 +56,7 @@ struct worker {
     struct tls_store *tls;             /* borrowed; NULL: no listener encrypts */
     struct auth_shared *auth_shared;   /* borrowed; NULL: no listener has AUTH */
     struct rules_store *rules;         /* borrowed */
+    struct dkim_store *dkim;           /* borrowed; NULL: nothing is signed */
     _Atomic uint32_t *tenant_sessions; /* borrowed; of the process, one for each tenant */
     struct address_caps *address_caps; /* borrowed; of the process; NULL: no address is limited */
     int log_fd;                        /* borrowed */
@@ -71,6 +74,7 @@ struct worker {
     struct conn_table conns;
     struct helper_inbox inbox;
     struct authenticator *auth; /* owned; NULL: no listener has AUTH */
+    struct signer *signer;      /* owned; NULL: nothing is signed */
     struct submit_driver *submit;
     struct queue_driver *queue;
     struct relay_driver *relay;

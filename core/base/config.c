@@ -7,7 +7,7 @@
  * mean anything that a file could not say. A configuration that failed half way is freed like a
  * complete one.
  *
- * Limits: those of ucl.c and config_type.c; LISTENERS_MAX, ROUTES_MAX and TENANTS_MAX.
+ * Limits: those of ucl.c and config_type.c; LISTENERS_MAX, ROUTES_MAX, TENANTS_MAX and DKIM_MAX.
  */
 #include "core/base/config.h"
 #include "core/base/config_check.h"
@@ -21,6 +21,7 @@
 #define LISTENERS_MAX 64
 #define ROUTES_MAX    10000
 #define TENANTS_MAX   100000
+#define DKIM_MAX      100000
 
 /* What the table says, read as if the file had said it. */
 static void set_default(struct config_reader *r, const struct setting *row, void *base)
@@ -106,14 +107,20 @@ static bool read_listener(struct config_reader *r, const struct ucl_node *node)
     return read_section(r, SECTION_LISTENER, l, node) && config_check_listener(r, l);
 }
 
+static char *copy_lower(struct slice text)
+{
+    char *copy = config_type_copy(text);
+    for (char *c = copy; *c; c++)
+        if (*c >= 'A' && *c <= 'Z')
+            *c |= 0x20;
+    return copy;
+}
+
 static struct config_route *add_route(struct config *cfg, struct slice pattern, int line)
 {
     cfg->routes = mem_realloc(cfg->routes, (cfg->route_count + 1) * sizeof *cfg->routes);
     struct config_route *route = &cfg->routes[cfg->route_count++];
-    *route = (struct config_route){ .pattern = config_type_copy(pattern), .line = line };
-    for (char *c = route->pattern; *c; c++)
-        if (*c >= 'A' && *c <= 'Z')
-            *c |= 0x20;
+    *route = (struct config_route){ .pattern = copy_lower(pattern), .line = line };
     return route;
 }
 
@@ -142,10 +149,26 @@ static bool read_tenant(struct config_reader *r, const struct ucl_node *node)
     return read_section(r, SECTION_TENANT, t, node) && config_check_tenant(r, t);
 }
 
+static bool read_dkim(struct config_reader *r, const struct ucl_node *node)
+{
+    struct config *cfg = r->cfg;
+    r->scope = node;
+    if (cfg->dkim.domain_count == DKIM_MAX)
+        return config_complain(r, node->line, SLICE_NONE, "there are more than %d domains",
+                               DKIM_MAX);
+    cfg->dkim.domains =
+        mem_realloc(cfg->dkim.domains, (cfg->dkim.domain_count + 1) * sizeof *cfg->dkim.domains);
+    struct config_dkim *d = &cfg->dkim.domains[cfg->dkim.domain_count++];
+    *d = (struct config_dkim){ .domain = copy_lower(node->label), .line = node->line };
+    forget_lines(r, SECTION_DKIM);
+    return read_section(r, SECTION_DKIM, d, node) && config_check_dkim(r, d);
+}
+
 /* Sections that stand as often as they are wanted, each under a name. */
 static bool is_repeated(enum setting_section section)
 {
-    return section == SECTION_LISTENER || section == SECTION_ROUTE || section == SECTION_TENANT;
+    return section == SECTION_LISTENER || section == SECTION_ROUTE || section == SECTION_TENANT ||
+           section == SECTION_DKIM;
 }
 
 /* A section at the top of the file; seen holds the line of each that may stand only once. */
@@ -166,6 +189,8 @@ static bool read_top_section(struct config_reader *r, enum setting_section secti
         return read_route(r, node);
     if (section == SECTION_TENANT)
         return read_tenant(r, node);
+    if (section == SECTION_DKIM)
+        return read_dkim(r, node);
     if (node->label.ptr)
         return config_complain(r, node->line, node->key, "takes no name: write %s { ... }",
                                known->name);
@@ -255,6 +280,11 @@ void config_free(struct config *cfg)
         free_values(SECTION_TENANT, &cfg->tenants[i]);
         free(cfg->tenants[i].name);
     }
+    for (size_t i = 0; i < cfg->dkim.domain_count; i++) {
+        free_values(SECTION_DKIM, &cfg->dkim.domains[i]);
+        free(cfg->dkim.domains[i].domain);
+    }
+    free(cfg->dkim.domains);
     free(cfg->listeners);
     free(cfg->tenants);
     free(cfg->routes);

@@ -41,6 +41,7 @@ enum idempotency_mode {
     IDEMPOTENCY_HEADER,     /* X-Idempotency-Key */
     IDEMPOTENCY_MESSAGE_ID, /* ... or, without one, Message-ID and envelope */
 };
+enum dkim_missing { DKIM_MISSING_DEFER, DKIM_MISSING_UNSIGNED };
 enum relay_kind { RELAY_MX, RELAY_SMARTHOST, RELAY_HOLD };
 enum route_tls { ROUTE_TLS_OFF, ROUTE_TLS_MAY, ROUTE_TLS_ENCRYPT, ROUTE_TLS_VERIFY };
 
@@ -104,6 +105,16 @@ struct config_tenant {
     enum mail_lane lane_best;
     bool lists_are_bulk; /* mail to a list is bulk when it asks for no lane */
     enum idempotency_mode idempotency;
+    char *dkim_directory; /* owned; NULL: none */
+    bool dkim_required;   /* mail that nothing signs is deferred */
+    int line;
+};
+
+/* Keys that sign for a domain; the n-th selector with the n-th key. */
+struct config_dkim {
+    char *domain;                                /* owned; lower case */
+    char **selectors, **private_keys, **tenants; /* owned */
+    size_t selector_count, private_key_count, tenant_count;
     int line;
 };
 
@@ -144,6 +155,14 @@ struct config {
     size_t route_count;
     struct config_tenant *tenants;
     size_t tenant_count;
+    struct {
+        char *directory; /* owned; NULL: none */
+        struct config_dkim *domains;
+        size_t domain_count;
+        enum dkim_missing missing;
+        uint64_t expire_ms; /* 0: signatures do not expire */
+        uint32_t threads;   /* 0: one per core */
+    } dkim;
     struct {
         char **certificates; /* owned; PEM files, each a chain, the n-th with the n-th key */
         size_t certificate_count;

@@ -11,7 +11,8 @@
 #include "core/base/must.h"
 #include <stdio.h>
 
-#define ERROR_MAX 512 /* octets of the one line of an error */
+#define ERROR_MAX    512 /* octets of the one line of an error */
+#define SELECTOR_MAX 128 /* octets of a DKIM selector */
 
 struct config_shown config_show(struct slice value)
 {
@@ -190,6 +191,37 @@ bool config_check_tenant(struct config_reader *r, const struct config_tenant *t)
             return config_complain(r, 0, SLICE_NONE,
                                    "there is a tenant of this name on line %d: use another name",
                                    other->line);
+    return true;
+}
+
+/* As it stands in DNS, before "._domainkey"; digits alone are one. */
+static bool is_selector(const char *text)
+{
+    char name[SELECTOR_MAX + sizeof ".x"];
+    int len = snprintf(name, sizeof name, "%s.x", text);
+    return len > 0 && (size_t)len < sizeof name && config_value_is_domain(slice_str(name));
+}
+
+bool config_check_dkim(struct config_reader *r, const struct config_dkim *d)
+{
+    if (!config_value_is_domain(slice_str(d->domain)))
+        return config_complain(r, 0, SLICE_NONE,
+                               "is no domain name: write for example dkim \"example.org\" { ... }");
+    for (const struct config_dkim *other = r->cfg->dkim.domains; other < d; other++)
+        if (strcmp(other->domain, d->domain) == 0)
+            return config_complain(r, 0, SLICE_NONE,
+                                   "there is a section of this domain on line %d: keep one",
+                                   other->line);
+    if (d->selector_count == 0 || d->selector_count != d->private_key_count)
+        return config_complain(r, 0, SLICE_NONE,
+                               "there are %zu of selector and %zu of private_key: write as many of "
+                               "both, at least one, in the same order",
+                               d->selector_count, d->private_key_count);
+    for (size_t i = 0; i < d->selector_count; i++)
+        if (!is_selector(d->selectors[i]))
+            return config_complain(r, line_of(r, SECTION_DKIM, "selector"), SLICE("selector"),
+                                   "\"%s\" is none: write letters, digits and hyphens",
+                                   config_show(slice_str(d->selectors[i])).text);
     return true;
 }
 
@@ -407,6 +439,30 @@ static bool check_listener_tenants(struct config_reader *r)
     return true;
 }
 
+/* A name that is no tenant's would sign for nobody. */
+static bool check_dkim_tenants(struct config_reader *r, const struct config_dkim *d)
+{
+    for (size_t i = 0; i < d->tenant_count; i++)
+        if (!config_find_tenant(r->cfg, slice_str(d->tenants[i])))
+            return config_complain(
+                r, d->line, SLICE_NONE, "dkim \"%s\": tenant: there is no tenant \"%s\"",
+                config_show(slice_str(d->domain)).text, config_show(slice_str(d->tenants[i])).text);
+    return true;
+}
+
+static bool check_dkim(struct config_reader *r)
+{
+    const struct config *cfg = r->cfg;
+    if (cfg->dkim.expire_ms > 0 && cfg->dkim.expire_ms < cfg->retry.expire_ms)
+        return config_complain(r, line_of(r, SECTION_TOP, "dkim_expire"), SLICE("dkim_expire"),
+                               "is shorter than retry.expire: mail that is delivered late would "
+                               "carry a signature that has expired");
+    for (size_t i = 0; i < cfg->dkim.domain_count; i++)
+        if (!check_dkim_tenants(r, &cfg->dkim.domains[i]))
+            return false;
+    return true;
+}
+
 bool config_check_all(struct config_reader *r)
 {
     r->scope = NULL;
@@ -422,5 +478,5 @@ bool config_check_all(struct config_reader *r)
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
     return check_tls(r) && check_mechanisms(r) && check_jwt(r) && check_listener_tenants(r) &&
-           check_redis(r);
+           check_dkim(r) && check_redis(r);
 }

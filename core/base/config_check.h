@@ -33,4 +33,5 @@ struct config_shown config_show(struct slice value);
 NODISCARD bool config_check_listener(struct config_reader *r, const struct config_listener *l);
 NODISCARD bool config_check_route(struct config_reader *r, const struct config_route *route);
 NODISCARD bool config_check_tenant(struct config_reader *r, const struct config_tenant *t);
+NODISCARD bool config_check_dkim(struct config_reader *r, const struct config_dkim *d);
 NODISCARD bool config_check_all(struct config_reader *r);

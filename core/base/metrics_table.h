@@ -79,6 +79,11 @@
     METRIC_FAILURES(X, DNS, "dns")                                                                 \
     METRIC_FAILURES(X, OTHER_TRANSIENT, "other-transient")                                         \
     METRIC_FAILURES(X, OTHER_PERMANENT, "other-permanent")                                         \
+    X(DKIM_SIGNED_TOTAL, counter, "dkim_signed_total", "Accepted messages that were signed.")      \
+    X(DKIM_UNSIGNED_TOTAL, counter, "dkim_unsigned_total",                                         \
+      "Messages that no key signs, where there are keys.")                                         \
+    X(DKIM_DEFERRED_TOTAL, counter, "dkim_deferred_total",                                         \
+      "Messages answered 451 because they must be signed and could not be.")                       \
     X(SUSPENDED_TOTAL, counter, "destinations_suspended_total",                                    \
       "Destinations left alone for a while because a reply asked for it.")                         \
     X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \

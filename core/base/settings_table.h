@@ -33,6 +33,9 @@
       "A customer, a site, an application: what its users may send. A user names the tenant that " \
       "it belongs to; a listener names that of clients which do not authenticate. Where a number " \
       "limits, 0 is no limit.")                                                                    \
+    X(DKIM, "dkim", "domain",                                                                      \
+      "Keys that sign mail whose From field has an address in this domain, or below it where no "  \
+      "nearer domain has keys. See docs/dkim.md.")                                                 \
     X(TLS, "tls", "", "Certificates of the listeners that encrypt.")                               \
     X(AUTH, "auth", "", "How clients prove who they are, on listeners with auth.")                 \
     X(ADMIN, "admin", "", "The HTTP port for machines: /metrics, /healthz and /readyz.")           \
@@ -51,6 +54,19 @@
       "Worker threads; 0 is one per core.")                                                        \
     X(TOP, "data_dir", TEXT, TOP(data_dir), "", "/var/lib/kilat", "",                              \
       "Where the embedded Redis keeps its files.")                                                 \
+    X(TOP, "dkim_directory", TEXT, TOP(dkim.directory), "", "", "",                                \
+      "Directory of DKIM keys, DOMAIN/SELECTOR.pem: they sign for every tenant. Read again on "    \
+      "SIGHUP "                                                                                    \
+      "and when it changes.")                                                                      \
+    X(TOP, "dkim_missing", WORD, TOP(dkim.missing), "defer | unsigned", "defer", "",               \
+      "What becomes of mail for whose domain keys were named that cannot be read. defer: it is "   \
+      "answered 451 until they can. unsigned: it goes without a signature, and the log says so.")  \
+    X(TOP, "dkim_expire", DURATION, TOP(dkim.expire_ms), "0..365d", "0", "",                       \
+      "How long a signature is good (x=), from acceptance or from when held mail may go; 0: "      \
+      "always. "                                                                                   \
+      "Not shorter than retry.expire.")                                                            \
+    X(TOP, "dkim_threads", NUMBER, TOP(dkim.threads), "0..256", "0", "threads",                    \
+      "Threads that sign, beside the workers; 0 is one per core.")                                 \
     X(REDIS, "mode", WORD, TOP(redis.mode), "embedded | external", "embedded", "",                 \
       "embedded: Kilat runs a private Redis of its own. external: it uses the one at `url`.")      \
     X(REDIS, "url", TEXT, TOP(redis.url), "", "", "",                                              \
@@ -161,6 +177,18 @@
       "",                                                                                          \
       "What makes a message that is sent again the same: header: an X-Idempotency-Key field. "     \
       "message-id: that, or else its Message-ID and envelope.")                                    \
+    X(TENANT, "dkim_directory", TEXT, IN_TENANT(dkim_directory), "", "", "",                       \
+      "Directory of DKIM keys, DOMAIN/SELECTOR.pem, which sign for its users alone.")              \
+    X(TENANT, "dkim_required", BOOL, IN_TENANT(dkim_required), "", "no", "",                       \
+      "Whether mail that nothing signs is answered 451; no: it goes unsigned.")                    \
+    X(DKIM, "selector", TEXTS, DKIM_LIST(selectors, selector_count), "", "", "",                   \
+      "Required. Names of the keys: their records stand in DNS at SELECTOR._domainkey.DOMAIN.")    \
+    X(DKIM, "private_key", TEXTS, DKIM_LIST(private_keys, private_key_count), "", "", "",          \
+      "Required. PEM files, as many and in the same order: RSA of 1024 bits or more, Ed25519. "    \
+      "One of "                                                                                    \
+      "each kind signs: the first. Read again on SIGHUP and when they change.")                    \
+    X(DKIM, "tenant", TEXTS, DKIM_LIST(tenants, tenant_count), "", "", "",                         \
+      "Tenants whose users' mail it signs; none: everybody's.")                                    \
     X(TLS, "certificate", TEXTS, TOP_LIST(tls.certificates, tls.certificate_count), "", "", "",    \
       "PEM files, each a certificate and its chain. Several: the client's server name (SNI) and "  \
       "the key types it knows choose; the first is the default. Read again on SIGHUP and when "    \

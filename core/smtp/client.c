@@ -245,7 +245,8 @@ enum client_next smtp_client_next(struct smtp_client *c, struct gather *out, str
     c->waiting_since_ms = now->mono_ms;
     *txn = c->sending;
     if (c->sending->by_bdat)
-        gather_printf(out, "BDAT %llu LAST\r\n", (unsigned long long)c->sending->message->size);
+        gather_printf(out, "BDAT %llu LAST\r\n",
+                      (unsigned long long)message_sent_size(c->sending->message));
     return CLIENT_NEXT_BODY;
 }
 

@@ -59,7 +59,7 @@ static bool lacks_deliver_by(const struct smtp_client *c, const struct smtp_txn 
 
 static bool lacks_size(const struct smtp_client *c, const struct smtp_txn *txn)
 {
-    return c->size_max > 0 && txn->message->size > c->size_max;
+    return c->size_max > 0 && message_sent_size(txn->message) > c->size_max;
 }
 
 static bool lacks_binary(const struct smtp_client *c, const struct smtp_txn *txn)
@@ -224,7 +224,7 @@ void client_put_mail_params(const struct smtp_client *c, const struct message *m
                             struct gather *out)
 {
     if (client_can(c, CLIENT_CAN_SIZE))
-        put_size(m->size, out);
+        put_size(message_sent_size(m), out);
     put_body(c, m, out);
     if ((m->flags & MESSAGE_UTF8) && client_can(c, CLIENT_CAN_SMTPUTF8))
         gather_copy(out, SLICE(" SMTPUTF8"));

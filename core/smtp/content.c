@@ -31,6 +31,8 @@ void content_doom(struct smtp_content *c, enum reply_id fault)
         c->fault = fault;
     chain_done(&c->message->content);
     buf_done(&c->value);
+    dkim_digest_free(c->dkim);
+    c->dkim = NULL;
     c->message->size = 0;
 }
 
@@ -70,6 +72,7 @@ void smtp_content_free(struct smtp_content *c)
     if (!c)
         return;
     content_digest_free(c->digest);
+    dkim_digest_free(c->dkim);
     buf_done(&c->value);
     free(c);
 }
@@ -84,6 +87,8 @@ static inline void take_body(struct smtp_content *c, struct slice span)
     content_store(c, span);
     if (c->digest)
         content_digest_update(c->digest, span);
+    if (c->dkim)
+        dkim_digest_update(c->dkim, span);
 }
 
 static inline void take_span(struct smtp_content *c, struct slice span)
@@ -212,5 +217,9 @@ enum reply_id smtp_content_finish(struct smtp_content *c, const struct now *now)
     set_flags(c);
     if (c->digest)
         content_digest_end(c->digest, c->message);
+    if (c->dkim)
+        dkim_digest_end(c->dkim);
+    c->message->dkim = c->dkim;
+    c->dkim = NULL;
     return REPLY_OK;
 }

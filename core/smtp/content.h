@@ -39,6 +39,7 @@ struct smtp_content_policy {
     bool lists_are_bulk;      /* what looks like mail to a list is bulk mail */
     enum idempotency_mode idempotency;
     struct slice tenant; /* whose keys these are; "": none */
+    bool is_signed;      /* it gets a dkim_digest, for who signs it */
 };
 
 /* The message has its id, envelope and helo; the trace header goes into its content at once. Server
@@ -59,7 +60,7 @@ void smtp_content_feed_chunk(struct smtp_content *c, struct slice in);
  * may be taken away while more arrives. */
 bool smtp_content_is_body(const struct smtp_content *c);
 
-/* After DOT_END or the last chunk. REPLY_OK: the message's size, flags, key and accepted_ms are set
- * and its content is complete. Otherwise the reply that refuses it; nothing of it is stored any
- * more. */
+/* After DOT_END or the last chunk. REPLY_OK: the message's size, flags, key, dkim and accepted_ms
+ * are set and its content is complete. Otherwise the reply that refuses it; nothing of it is stored
+ * any more. */
 enum reply_id smtp_content_finish(struct smtp_content *c, const struct now *now);

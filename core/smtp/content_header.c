@@ -123,6 +123,21 @@ static struct slice copy_line(const struct smtp_content *c, char out[LINE_MAX_HE
 
 /* --- the end of it --------------------------------------------------------------------------- */
 
+/* All fields are stored, ours too, and none has left for Redis: what is signed of them is taken
+ * (P-240). */
+static void sign_header(struct smtp_content *c)
+{
+    const struct chain *chain = &c->message->content;
+    char *header = mem_alloc(chain->len + 1);
+    size_t len = 0;
+    for (const struct chain_seg *seg = chain->head; seg; seg = seg->next) {
+        memcpy(header + len, seg->data, seg->len);
+        len += seg->len;
+    }
+    c->dkim = dkim_digest_new(slice_of(header, len));
+    free(header);
+}
+
 /* Adds what the header section lacks (P-90, P-95) and goes on to the body. */
 static void end_header(struct smtp_content *c)
 {
@@ -137,6 +152,8 @@ static void end_header(struct smtp_content *c)
         content_settle_lane(c);
         if (c->digest)
             content_digest_tell_key(c->digest, c->message);
+        if (c->policy.is_signed)
+            sign_header(c);
         c->phase = PHASE_BODY;
     }
 }
@@ -162,6 +179,8 @@ static void on_no_field(struct smtp_content *c, struct cursor *cur)
     if (c->phase == PHASE_BODY) {
         content_store(c, SLICE("\r\n"));
         content_store(c, line);
+        if (c->dkim)
+            dkim_digest_update(c->dkim, line);
     }
 }
 

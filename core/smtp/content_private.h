@@ -9,6 +9,7 @@
 #include "core/base/must.h"
 #include "core/smtp/content.h"
 #include "core/smtp/content_digest.h"
+#include "core/smtp/dkim.h"
 
 #define CONTENT_NAME_MAX 23 /* the longest name in fields[], and one to tell longer ones apart */
 
@@ -63,7 +64,8 @@ struct smtp_content {
     bool field_mark_is_8bit;             /* header_is_8bit at field_mark */
     struct buf value;                    /* what earlier spans brought of the value */
     struct content_digest *digest;       /* owned; NULL: no idempotency key was seen */
-    int64_t wall_ms; /* when the content began: the date of the fields we write */
+    struct dkim_digest *dkim; /* owned; from the end of the header section, when it is signed */
+    int64_t wall_ms;          /* when the content began: the date of the fields we write */
 };
 
 static inline void content_store(struct smtp_content *c, struct slice s)

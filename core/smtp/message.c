@@ -25,6 +25,7 @@
  */
 #include "core/smtp/message.h"
 #include "core/base/must.h"
+#include "core/smtp/dkim.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -59,6 +60,7 @@ enum tag {
     TAG_PRIORITY,
     TAG_HOLD_UNTIL_MS,
     TAG_DELIVER_BY_MS,
+    TAG_SIGNATURE,
     TAG_COUNT
 };
 
@@ -78,7 +80,7 @@ static const struct layout {
     [TAG_RCPT_DSN] = { KIND_RCPT_DSN, 0, true },    [TAG_USER] = { KIND_TEXT, 0, true },
     [TAG_ENVID] = { KIND_TEXT, 0, true },           [TAG_RET] = { KIND_NUMBER, 1, true },
     [TAG_PRIORITY] = { KIND_NUMBER, 1, true },      [TAG_HOLD_UNTIL_MS] = { KIND_NUMBER, 8, true },
-    [TAG_DELIVER_BY_MS] = { KIND_NUMBER, 8, true },
+    [TAG_DELIVER_BY_MS] = { KIND_NUMBER, 8, true }, [TAG_SIGNATURE] = { KIND_TEXT, 0, true },
 };
 
 struct message *message_new(struct chain_budget *budget)
@@ -108,6 +110,7 @@ void message_unref(struct message *m)
     if (m->content.budget)
         m->content.budget->used -= m->blob_len;
     chain_done(&m->content);
+    dkim_digest_free(m->dkim);
     arena_done(&m->arena);
     free(m->blob);
     free(m);
@@ -169,6 +172,7 @@ static struct slice *text_at(struct message *m, enum tag tag)
     case TAG_CLIENT: return &m->client;
     case TAG_TENANT: return &m->tenant;
     case TAG_USER: return &m->user;
+    case TAG_SIGNATURE: return &m->signature;
     default: must(tag == TAG_ENVID); return &m->envid;
     }
 }
@@ -298,7 +302,7 @@ static bool is_of_rcpts(enum tag tag)
 static enum tag tag_end(const struct message *m)
 {
     bool asks = m->user.len > 0 || m->envid.len > 0 || m->ret || m->priority || m->hold_until_ms ||
-                m->deliver_by_ms;
+                m->deliver_by_ms || m->signature.len > 0;
     return asks ? TAG_COUNT : TAG_RCPT_DSN;
 }
 

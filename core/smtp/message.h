@@ -16,6 +16,8 @@
 #include "core/base/config.h"
 #include "core/base/status.h"
 
+struct dkim_digest;
+
 #define QUEUE_ID_LEN 20 /* characters of a queue id: [0-9a-z], time-ordered, unguessable */
 
 /* Which reports a sender wants of a recipient (RFC 3461 4.1); none set: as the server likes. */
@@ -55,11 +57,12 @@ struct message {
     struct slice sender; /* mailbox; empty: <> */
     struct rcpt *rcpts;  /* in the arena */
     uint32_t rcpt_count, rcpt_cap;
-    struct slice helo;   /* what the client called itself, printable */
-    struct slice client; /* its address, "192.0.2.1" or "IPv6:2001:db8::1" */
-    struct slice tenant; /* "" : none */
-    struct slice user;   /* who authenticated; "": nobody */
-    struct slice envid;  /* ENVID as given, xtext; "": none */
+    struct slice helo;      /* what the client called itself, printable */
+    struct slice client;    /* its address, "192.0.2.1" or "IPv6:2001:db8::1" */
+    struct slice tenant;    /* "" : none */
+    struct slice user;      /* who authenticated; "": nobody */
+    struct slice envid;     /* ENVID as given, xtext; "": none */
+    struct slice signature; /* DKIM-Signature fields, sent before the content; "": none */
     enum dsn_ret ret;
     int8_t priority;       /* MT-PRIORITY, -9 to 9; 0: none (RFC 6710) */
     int64_t hold_until_ms; /* wall clock; not delivered before; 0: at once (RFC 4865) */
@@ -70,13 +73,21 @@ struct message {
     size_t blob_len;       /* octets of blob, counted in the budget */
     struct slice body;     /* with blob: the content in it */
     uint32_t chunk_count;  /* content octets before `content` that are chunks in Redis */
-    uint64_t size;         /* octets of the whole content */
+    uint64_t size;         /* octets of the whole content, without the signature */
+    /* Not part of the record: what is to be signed, until it is. */
+    struct dkim_digest *dkim; /* owned; NULL: nothing */
     /* Not part of the record: what the commit needs to know a message that is sent again. */
     bool has_key;
     uint8_t key[32]; /* digest of tenant and idempotency key */
     uint8_t
         digest[32]; /* of sender, recipients and body: another one under the same key is refused */
 };
+
+/* Octets that the next hop gets. */
+static inline uint64_t message_sent_size(const struct message *m)
+{
+    return m->signature.len + m->size;
+}
 
 static inline enum mail_lane lane_of_letter(char letter)
 {

@@ -81,6 +81,7 @@
     X(TOO_BIG, 552, "5.3.4", "Message exceeds the size limit")                                     \
     X(QUEUE_TROUBLE, 451, "4.3.0", "The queue did not answer, nothing was queued, try again")      \
     X(KEY_CONFLICT, 554, "5.6.0", "This idempotency key was used for another message")             \
+    X(NOT_SIGNED, 451, "4.7.5", "The message cannot be signed now, try again later")               \
     X(BARE_CR_LF, 554, "5.6.0",                                                                    \
       "Bare <CR> or <LF> in message content; lines must end with <CR><LF>")                        \
     X(NUL_IN_CONTENT, 554, "5.6.0", "NUL octet in message content")                                \

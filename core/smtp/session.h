@@ -45,6 +45,7 @@ struct smtp_server {
     struct chain_budget *budget;
     bool is_draining;  /* shutting down: 421 between transactions */
     bool hides_client; /* Received does not say where mail comes from (P-94) */
+    bool signs;        /* messages get a dkim_digest */
 };
 
 /* Whom the connection comes from; set at the start and by XCLIENT. */
@@ -124,6 +125,7 @@ enum smtp_verdict {
     SMTP_NOT_QUEUED,   /* 451 4.3.0: nothing was queued, or it will be withdrawn */
     SMTP_QUEUE_FULL,   /* 452 4.3.1 */
     SMTP_KEY_CONFLICT, /* 554 5.6.0: its idempotency key was used for another message */
+    SMTP_NOT_SIGNED,   /* 451 4.7.5: it must be signed and cannot be (P-246) */
 };
 
 struct smtp_content; /* content.h: header checks, trace header; lives from DATA to the end of data

@@ -32,6 +32,7 @@ static struct smtp_content_policy policy_of(const struct smtp_session *s)
         .lists_are_bulk = t && t->lists_are_bulk && s->message->priority == 0,
         .idempotency = t ? t->idempotency : IDEMPOTENCY_OFF,
         .tenant = t ? slice_str(t->name) : SLICE_NONE,
+        .is_signed = s->server->signs,
     };
     if (a && a->senders.count > 0) {
         policy.senders = a->senders.patterns;
@@ -206,6 +207,7 @@ void smtp_session_verdict(struct smtp_session *s, enum smtp_verdict verdict, con
     case SMTP_NOT_QUEUED: session_say(s, REPLY_QUEUE_TROUBLE); break;
     case SMTP_QUEUE_FULL: session_say(s, REPLY_NO_ROOM); break;
     case SMTP_KEY_CONFLICT: session_say(s, REPLY_KEY_CONFLICT); break;
+    case SMTP_NOT_SIGNED: session_say(s, REPLY_NOT_SIGNED); break;
     }
     s->last_progress_ms = now->mono_ms;
     session_enter(s, SMTP_READY);

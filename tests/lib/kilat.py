@@ -47,7 +47,7 @@ def smarthost(port, host="127.0.0.1"):
 
 
 HOLD = {"relay": "hold"}
-LABELLED = ("listener", "route", "tenant")      # sections that stand once under each name
+LABELLED = ("listener", "route", "tenant", "dkim")      # sections that stand once under each name
 
 
 def secure(ca, mode="required", folder=None, **changes):
