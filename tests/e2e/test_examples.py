@@ -9,7 +9,7 @@ import pytest
 
 from lib.certs import Authority
 from lib.kilat import Kilat, binary, message
-from lib.net import RawSmtp, queue_id
+from lib.net import RawSmtp, queue_id, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "docs/examples").glob("*.conf"))
@@ -113,5 +113,6 @@ def test_web_host(folder):
             assert c.cmd("MAIL FROM:<web@shop.example>").code == 550
             assert queue_id(c.mail(message(From="cron@web1.webhost.example"),
                                    sender="cron@web1.webhost.example"))
+        wait_until(lambda: len(kilat.events("msg.accepted")) == 3, 10)
         events = kilat.events("msg.accepted")
         assert [e["tenant"] for e in events] == ["shop", "shop", "system"]

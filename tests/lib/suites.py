@@ -122,9 +122,10 @@ def pytest_suite(name, build, args, log):
     junit = LOGS / f"{name}.xml"
     junit.unlink(missing_ok=True)
     code = run([PYTHON, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider",
+                "-n", str(os.cpu_count() or 2), "--dist", "loadfile",
                 f"--junitxml={junit}", "--durations=10", *args, "tests/e2e"], log,
                env={"KILAT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1"},
-               show=r"::\S+ (PASSED|FAILED|ERROR|SKIPPED)")
+               show=r"(PASSED|FAILED|ERROR|SKIPPED) .*::")
     try:
         for where, case, verdict, text in junit_cases(junit):
             result.add(f"{where.split('.')[-1]}::{case}", verdict, text)
