@@ -46,6 +46,17 @@ static void check_path_command(const struct smtp_command *c)
     buf_done(&line);
 }
 
+/* P-18, P-19: no control; octets beyond ASCII in paths only (SMTPUTF8). */
+static bool is_clean(struct slice s, bool may_be_utf8)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.ptr[i];
+        if (c < ' ' || c == 127 || (c > 127 && !may_be_utf8))
+            return false;
+    }
+    return true;
+}
+
 static void check_line(struct slice line)
 {
     struct smtp_command c;
@@ -58,7 +69,9 @@ static void check_line(struct slice line)
     must(error == COMMAND_OK || c.params.len == 0);
     if (error != COMMAND_OK)
         return;
-    must(slice_is_printable(c.name) && slice_is_printable(c.argument)); /* P-18, P-19 */
+    must(slice_is_printable(c.name)); /* P-18 */
+    must(is_clean(c.argument, is_path_command));
+    must(slice_is_printable(c.params));
     if (is_path_command)
         check_path_command(&c);
 }
