@@ -16,6 +16,7 @@
  * file, LOOKS_MAX a second.
  */
 #include "io/dkim_store.h"
+#include "core/base/config_value.h"
 #include "core/base/must.h"
 #include "io/auth_file.h"
 #include "io/fail.h"
@@ -224,11 +225,17 @@ static void read_directory(struct dkim_store *s, struct dkim_keys *keys, const c
         return;
     }
     for (int i = 0; i < count; i++) {
-        struct dkim_domain *d = dkim_keys_add(keys, slice_str(entries[i]->d_name));
+        struct slice name = slice_str(entries[i]->d_name);
+        if (!join(path, directory, entries[i]->d_name))
+            continue;
+        if (!config_value_is_domain(name)) {
+            note_trouble(s, path, SLICE("is not named after a domain"));
+            continue;
+        }
+        struct dkim_domain *d = dkim_keys_add(keys, name);
         d->tenants = tenant;
         d->tenant_count = tenant != NULL;
-        if (join(path, directory, entries[i]->d_name))
-            read_domain(s, d, path);
+        read_domain(s, d, path);
     }
     free_entries(entries, count);
 }
