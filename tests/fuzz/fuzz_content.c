@@ -24,6 +24,7 @@ static struct smtp_content_policy policy_of(uint8_t choice)
     static char *senders[] = { "a@example.org", "@example.net", "@*.example.com" };
     static const struct smtp_tls tls = { .version = "TLSv1.3", .cipher = "CIPHER" };
     struct smtp_content_policy policy = {
+        .is_signed = true,
         .is_esmtp = true,
         .is_binary = choice & IS_BINARY,
         .is_utf8 = choice & IS_UTF8,
