@@ -374,9 +374,12 @@ static void pump_commits(struct queue_driver *q)
 
 static void pump_claims(struct queue_driver *q)
 {
-    struct claim_room room = { { 0 }, 0, 0 };
+    struct claim_room room = { .all = 0 };
     if (!q->w->is_draining)
         room = relay_rooms(q->w->relay);
+    if (room.crowded_count < q->crowded_count) /* somebody has room again */
+        claim_hint(q->claimer);
+    q->crowded_count = room.crowded_count;
     claim_pump(q->claimer, &q->claims.redis, &room, conn_out(q->claims.conn), &q->w->now);
 }
 

@@ -28,6 +28,7 @@ struct queue_driver {
     struct worker *w; /* borrowed */
     struct committer *committer;
     struct claimer *claimer;
+    size_t crowded_count; /* destinations that had enough at the last pump */
     struct link commits, claims;
     char token[QUEUE_WORKER_LEN + 1];
     struct list chunks_waiting; /* struct queue_chunk, for the claim link to be up */

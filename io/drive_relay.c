@@ -9,6 +9,9 @@
  * than its peer takes at once (LIMITS) is divided in the queue first, so that a crash between two
  * parts repeats none of them.
  *
+ * Memory is shared by destinations too: one that is stuck, or slower than what comes for it, keeps
+ * the rest of its mail in Redis, where other destinations' mail does not wait behind it.
+ *
  * A connection is the matter of relay_outbound.c, content of relay_body.c; what an outcome becomes
  * is settled in settle.c.
  */
@@ -47,6 +50,13 @@ static void lookup_free(struct lookup *l)
 static void on_poll(void *ctx, const struct ring_done *done);
 static void on_settled(void *ctx, const struct delivery *d);
 
+/* A destination of which less waits is never looked at closely. So at most CLAIM_CROWDED_MAX are at
+ * once. */
+static uint32_t crowd_least(const struct relay_driver *r)
+{
+    return r->held_max / CLAIM_CROWDED_MAX + 1;
+}
+
 /* --- the driver ------------------------------------------------------------------------------ */
 
 static void arm_resolver(struct relay_driver *r)
@@ -64,6 +74,7 @@ struct relay_driver *relay_new(struct worker *w)
     settle_init(&r->settle, w, on_settled, r);
     r->held_max = (uint32_t)worker_share(w, w->cfg->queue.deliveries_max);
     r->pool = relay_pool_new(w->cfg);
+    relay_pool_watch_crowds(r->pool, crowd_least(r));
     r->tls = tls_client_new();
     if (resolver_new(w->cfg, &w->entropy, &w->metrics, &r->resolver, &w->error) != STATUS_OK) {
         relay_pool_free(r->pool);
@@ -154,12 +165,28 @@ uint32_t relay_room(const struct relay_driver *r, enum mail_lane lane)
     return has_content_room(r, lane) ? room_beside(r, kept) : 0;
 }
 
+/* What one destination may have of the memory: as much as is left free, so that one that is stuck
+ * takes half, two take a third each, and a busy one that is alone lacks nothing. */
+static uint32_t crowd_max(const struct relay_driver *r)
+{
+    uint32_t left = room_beside(r, 0), least = crowd_least(r);
+    return left > least ? left : least;
+}
+
+/* Urgent mail has a part of the memory kept for it. */
+bool relay_is_crowded(const struct relay_driver *r, const char *dest, enum mail_lane lane)
+{
+    return lane != LANE_URGENT && relay_pool_crowd(r->pool, dest) >= crowd_max(r);
+}
+
 struct claim_room relay_rooms(const struct relay_driver *r)
 {
     struct claim_room room = { .plain = room_beside(r, kept_for(r, LANE_URGENT)),
                                .all = room_beside(r, 0) };
     for (int lane = 0; lane < LANE_COUNT; lane++)
         room.lanes[lane] = relay_room(r, (enum mail_lane)lane);
+    room.crowded_count =
+        relay_pool_crowded(r->pool, crowd_max(r), room.crowded, ARRAY_LEN(room.crowded));
     return room;
 }
 

@@ -14,6 +14,8 @@ void relay_free(struct relay_driver *r);
 void relay_add(struct relay_driver *r, struct delivery *d);
 /* Deliveries this worker may still take. 0: the memory or the number is used up. */
 uint32_t relay_room(const struct relay_driver *r, enum mail_lane lane);
+/* True when so much waits in memory for a destination that more is for the shared queue to keep. */
+bool relay_is_crowded(const struct relay_driver *r, const char *dest, enum mail_lane lane);
 struct claim_room relay_rooms(const struct relay_driver *r); /* ... of all lanes */
 /* Takes a delivery that is to be handed back untried. */
 void relay_give_back(struct relay_driver *r, struct delivery *d);

@@ -124,13 +124,16 @@ static void on_verdict(struct commit_entry *entry, enum smtp_verdict verdict)
 /* What its sender holds back waits for its time (RFC 4865), whatever its route says then. Held
  * routes are kept; when this worker can hold no more, the shared queue takes the rest. */
 static enum commit_mode mode_for(const struct queue_driver *q, const struct message *m,
-                                 const struct config_route *route, uint32_t room)
+                                 const struct route_group *group, bool has_room)
 {
     if (m->hold_until_ms > q->w->now.wall_ms)
         return COMMIT_SCHEDULED;
-    if (route->relay == RELAY_HOLD)
+    if (group->route->relay == RELAY_HOLD)
         return COMMIT_HELD;
-    return room > 0 && !q->w->is_draining ? COMMIT_LEASED : COMMIT_READY;
+    if (!has_room || q->w->is_draining ||
+        relay_is_crowded(q->w->relay, group->key, message_lane(m)))
+        return COMMIT_READY;
+    return COMMIT_LEASED;
 }
 
 static void set_targets(struct queue_driver *q, struct commit_entry *entry)
@@ -146,7 +149,7 @@ static void set_targets(struct queue_driver *q, struct commit_entry *entry)
     for (size_t i = 0; i < n; i++) {
         struct commit_target *t = &entry->targets[i];
         memcpy(t->dest, groups[i].key, sizeof t->dest);
-        t->mode = mode_for(q, m, groups[i].route, room > i ? room : 0);
+        t->mode = mode_for(q, m, &groups[i], room > i);
         t->rcpts = groups[i].rcpts;
         t->rcpt_count = groups[i].rcpt_count;
     }

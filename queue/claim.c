@@ -329,13 +329,15 @@ static void send_claim(struct claimer *c, struct redis_link *link, struct gather
     char lanes[LANES_TEXT_MAX];
     c->state = CLAIM_CLAIMING;
     redis_link_push(link, &c->request, 1, on_claim);
-    begin_fcall(out, SLICE("kilat_claim"), c->shard, 6);
+    begin_fcall(out, SLICE("kilat_claim"), c->shard, 6 + c->room.crowded_count);
     redis_arg(out, slice_str(c->cfg.worker));
     redis_arg_num(out, c->cfg.lease_ms);
     redis_arg(out, lanes_wanted(c, lanes));
     redis_arg_num(out, c->asked);
     redis_arg_num(out, c->asked); /* of one destination: they take turns claim by claim */
     redis_arg_num(out, (int64_t)c->number);
+    for (size_t i = 0; i < c->room.crowded_count; i++)
+        redis_arg(out, slice_str(c->room.crowded[i]));
 }
 
 static uint32_t lanes_with_room(const struct claimer *c)

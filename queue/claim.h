@@ -42,11 +42,15 @@ struct claimer; /* claim.c */
 
 struct claimer *claim_new(const struct claim_config *cfg, const struct claim_sink *sink);
 void claim_free(struct claimer *c);
+#define CLAIM_CROWDED_MAX 16
 /* How many more deliveries may be held. */
 struct claim_room {
     uint32_t lanes[LANE_COUNT]; /* of each lane, were it alone */
     uint32_t plain;             /* of normal and bulk together */
     uint32_t all;
+    /* Destinations that have enough: of them urgent mail only. Borrowed for the call. */
+    const char *crowded[CLAIM_CROWDED_MAX];
+    size_t crowded_count;
 };
 /* Appends what is due: a heartbeat per shard once a second; kilat_tick per shard every 250 ms;
  * claims, as long as there is room: at most 64 items of one shard at a time, shards in turn, at

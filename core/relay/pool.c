@@ -41,6 +41,8 @@ struct relay_pool *relay_pool_new(const struct config *cfg)
     list_init(&p->quits);
     list_init(&p->defers);
     list_init(&p->taken);
+    list_init(&p->crowds);
+    p->crowd_least = UINT32_MAX;
     pool_waits_init(p);
     return p;
 }

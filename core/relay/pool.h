@@ -61,6 +61,7 @@ struct relay_dest {
     uint32_t waiting_count;              /* deliveries, of all lanes */
     uint32_t bulk_passed_by;             /* normal ones that went since bulk mail did */
     bool is_starved_urgent;              /* STARVED, for urgent mail */
+    struct list crowd; /* on the pool's crowds while as many wait as relay_pool_watch_crowds says */
     struct list misfits; /* deliveries that a host could not take, for another one */
     uint32_t misfit_count;
     struct relay_slot *misfit_slot; /* connecting for the first of them; NULL: none */
@@ -176,5 +177,13 @@ void relay_pool_suspend(struct relay_pool *p, const char *key, int64_t until_ms,
 /* Milliseconds until it ends; 0: it is not suspended. */
 int64_t relay_pool_suspension_ms(const struct relay_pool *p, const char *key,
                                  const struct now *now);
+/* Destinations for which at least so many deliveries wait are found by the next two. To be called
+ * before anything waits. */
+void relay_pool_watch_crowds(struct relay_pool *p, uint32_t least);
+/* Deliveries that wait for a destination; 0 also when they are fewer than are watched for. */
+uint32_t relay_pool_crowd(const struct relay_pool *p, const char *dest);
+/* Fills keys with the destinations for which at least `most` wait; returns how many (at most max).
+ * Borrowed until the next call of the pool. */
+size_t relay_pool_crowded(const struct relay_pool *p, uint32_t most, const char **keys, size_t max);
 uint32_t relay_pool_waiting(const struct relay_pool *p); /* deliveries waiting, all destinations */
 uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any state */

@@ -73,6 +73,7 @@ static struct relay_dest *dest_new(struct relay_pool *p, const char *key)
     list_init(&dest->node);
     for (int lane = 0; lane < LANE_COUNT; lane++)
         list_init(&dest->lanes[lane].turns);
+    list_init(&dest->crowd);
     list_init(&dest->misfits);
     list_init(&dest->slots);
     list_init(&dest->offers);
@@ -103,6 +104,7 @@ static void dest_free(struct relay_pool *p, struct relay_dest *dest)
     *link = dest->hash_next;
     pool_unlist(p, dest);
     pool_drop_lines(p, dest);
+    list_remove(&dest->crowd);
     free(dest->hosts);
     free(dest);
     p->dest_count--;

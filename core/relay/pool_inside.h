@@ -39,7 +39,9 @@ struct relay_pool {
     struct list quits; /* DRAINING and to be asked to quit */
     /* Deliveries. */
     struct list defers; /* to be given back */
-    struct list taken;  /* found by relay_pool_take_shard */
+    struct list crowds; /* destinations for which crowd_least wait, or more */
+    uint32_t crowd_least;
+    struct list taken; /* found by relay_pool_take_shard */
     bool is_draining;
 };
 

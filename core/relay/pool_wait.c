@@ -204,6 +204,15 @@ void pool_put_waiting(struct relay_pool *p, struct relay_dest *dest, struct deli
     lane->count++;
     dest->waiting_count++;
     p->waiting++;
+    if (dest->waiting_count == p->crowd_least)
+        list_push_back(&p->crowds, &dest->crowd);
+}
+
+/* After deliveries went. */
+static void leave_crowds(const struct relay_pool *p, struct relay_dest *dest)
+{
+    if (dest->waiting_count < p->crowd_least)
+        list_remove(&dest->crowd);
 }
 
 static int32_t cost_of(const struct delivery *d)
@@ -247,6 +256,7 @@ struct delivery *pool_pop_waiting(struct relay_pool *p, struct relay_dest *dest,
     lane->count--;
     dest->waiting_count--;
     p->waiting--;
+    leave_crowds(p, dest);
     return d;
 }
 
@@ -291,4 +301,32 @@ void pool_take_waiting(struct relay_pool *p, struct relay_dest *dest, struct lis
     for (int i = 0; i < LANE_COUNT; i++)
         list_for_each_safe (node, &dest->lanes[i].turns)
             take_from_line(p, dest, line_at(node), to, shard);
+    leave_crowds(p, dest);
+}
+
+/* --- crowds ---------------------------------------------------------------------------------- */
+
+void relay_pool_watch_crowds(struct relay_pool *p, uint32_t least)
+{
+    must(p->waiting == 0 && least > 0);
+    p->crowd_least = least;
+}
+
+uint32_t relay_pool_crowd(const struct relay_pool *p, const char *key)
+{
+    if (list_is_empty(&p->crowds))
+        return 0;
+    const struct relay_dest *dest = pool_find_dest(p, key);
+    return dest && dest->waiting_count >= p->crowd_least ? dest->waiting_count : 0;
+}
+
+size_t relay_pool_crowded(const struct relay_pool *p, uint32_t most, const char **keys, size_t max)
+{
+    size_t count = 0;
+    list_for_each (node, &p->crowds) {
+        const struct relay_dest *dest = list_entry(node, struct relay_dest, crowd);
+        if (dest->waiting_count >= most && count < max)
+            keys[count++] = dest->key;
+    }
+    return count;
 }

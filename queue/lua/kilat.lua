@@ -363,10 +363,22 @@ local function mend_turns(tag, lane, dest)
   end
 end
 
--- kilat_claim(worker, lease_ms, lanes "u64n64b8", max, per_dest[, seq]) -> id, item, id, item, ...
+local function without(names, unwanted)
+  local rest = {}
+  for i = 1, #names do
+    if not unwanted[names[i]] then
+      rest[#rest + 1] = names[i]
+    end
+  end
+  return rest
+end
+
+-- kilat_claim(worker, lease_ms, lanes "u64n64b8", max, per_dest[, seq, dest ...])
+--     -> id, item, id, item, ...
 -- Leases up to max ready deliveries: lanes in the order given, of each as many as stands behind it,
 -- or any; in each the destination that waited longest, which then goes to the back, and of it the
--- tenants in turn. The same seq again gives the same deliveries again.
+-- tenants in turn. Of the destinations behind seq urgent mail only: the worker has enough of the
+-- rest. The same seq again gives the same deliveries again.
 local function claim(keys, args)
   local tag, worker = tag_of(keys), args[1]
   local left, per_dest, seq = tonumber(args[4]), tonumber(args[5]), tonumber(args[6] or 0)
@@ -375,11 +387,18 @@ local function claim(keys, args)
     return before
   end
   local now, leases, names = time_ms(), {}, { args[6] or '0' }
+  local crowded, crowds = {}, math.max(#args - 6, 0)
+  for i = 7, #args do
+    crowded[args[i]] = true
+  end
   for lane, most in string.gmatch(args[3], '(%a)(%d*)') do
     local dkey = tag .. 'd:' .. lane
     local dests, of_lane = {}, math.min(left, tonumber(most) or left)
     if of_lane > 0 then
-      dests = redis.call('ZRANGEBYSCORE', dkey, '-inf', now, 'LIMIT', 0, of_lane)
+      dests = redis.call('ZRANGEBYSCORE', dkey, '-inf', now, 'LIMIT', 0, of_lane + crowds)
+    end
+    if lane ~= 'u' then
+      dests = without(dests, crowded)
     end
     for i = 1, #dests do
       if of_lane == 0 then

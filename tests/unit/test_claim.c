@@ -78,7 +78,7 @@ static void scene_done(struct scene *s)
 /* One turn; returns how many commands it sent. */
 static size_t pump(struct scene *s, uint32_t room)
 {
-    struct claim_room of = { { room, room, room }, 2 * room, room };
+    struct claim_room of = { { room, room, room }, 2 * room, room, { NULL }, 0 };
     claim_pump(s->c, &s->redis.link, &of, &s->redis.out, &s->now);
     return fake_take(&s->redis);
 }
@@ -257,7 +257,9 @@ static void a_full_claim_is_followed_by_another(void **state)
 
 static size_t pump_room(struct scene *s, uint32_t urgent, uint32_t normal, uint32_t bulk)
 {
-    struct claim_room room = { { urgent, normal, bulk }, normal + bulk, urgent + normal + bulk };
+    struct claim_room room = {
+        { urgent, normal, bulk }, normal + bulk, urgent + normal + bulk, { NULL }, 0
+    };
     claim_pump(s->c, &s->redis.link, &room, &s->redis.out, &s->now);
     return fake_take(&s->redis);
 }
