@@ -34,6 +34,8 @@ void content_doom(struct smtp_content *c, enum reply_id fault)
     dkim_digest_free(c->dkim);
     c->dkim = NULL;
     c->message->size = 0;
+    c->message->has_key = false; /* it is not to be known again */
+    memset(c->message->key, 0, sizeof c->message->key);
 }
 
 static bool is_too_big(const struct smtp_content *c)
