@@ -42,6 +42,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+from lib.dkim_keys import make_key  # noqa: E402
 from lib.kilat import HOLD, Kilat, smarthost  # noqa: E402
 from lib.net import RawSmtp, free_port, wait_until  # noqa: E402
 from lib.postfix_tools import program  # noqa: E402
@@ -147,11 +148,17 @@ class KilatSystem:
 
     def __init__(self, folder, scenario, sink_port):
         route = HOLD if scenario == "accept" else smarthost(sink_port)
+        more = {"dkim": {"sender.test": self.make_key(folder)}} if OPTIONS.dkim else {}
         self.kilat = Kilat(folder, build=OPTIONS.build, workers=1, route={"*": route},
                            wrap=["taskset", "-c", "0"], queue={"lease": "5s"},
                            limits={"content_memory_max": "256m"},
                            relay={"per_destination_max": 50, "connections_max": 200},
-                           log={"format": "plain"})
+                           log={"format": "plain"}, **more)
+
+    @staticmethod
+    def make_key(folder):
+        make_key(pathlib.Path(folder) / "dkim.pem")
+        return {"selector": ["s"], "private_key": [str(pathlib.Path(folder) / "dkim.pem")]}
 
     def start(self):
         self.kilat.start()
@@ -479,6 +486,8 @@ def parse():
     parser.add_argument("--build", default="build")
     parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build/bench",
                         help="where queues are, for both; should be the disk you care about")
+    parser.add_argument("--dkim", action="store_true",
+                        help="Kilat signs with an RSA key of 2048 bits; Postfix signs nothing")
     parser.add_argument("--json", type=pathlib.Path, help="every single measurement")
     parser.add_argument("--syscalls", action="store_true",
                         help="Kilat only: system calls per message")
