@@ -69,8 +69,10 @@ static void count_accepted(struct queue_driver *q, const struct message *m)
     metrics_add(&q->w->metrics, METRIC_ACCEPTED_RCPTS_TOTAL, m->rcpt_count);
 }
 
-/* What was born leased is delivered from memory by this worker; unless a lease was lost meanwhile,
- * when nobody knows whether before or after: then it is handed back. */
+/* What was born leased is delivered from memory by this worker, or handed back: when a lease was
+ * lost meanwhile, and nobody knows whether before or after; and what its destination has no room
+ * for. (Born ready it would be anybody's before we know that it was born: a batch that must be sent
+ * again could make it a second time.) */
 static void deliver_leased(struct queue_driver *q, const struct commit_entry *entry, bool is_ours)
 {
     for (uint32_t k = 0; k < entry->target_count; k++) {
@@ -84,7 +86,7 @@ static void deliver_leased(struct queue_driver *q, const struct commit_entry *en
         struct delivery *d = delivery_new(entry->message, id, slice_str(t->dest), entry->shard,
                                           t->rcpts, t->rcpt_count);
         d->expires_ms = entry->expires_ms;
-        if (is_ours)
+        if (is_ours && !relay_is_crowded(q->w->relay, d->dest, message_lane(entry->message)))
             relay_add(q->w->relay, d);
         else
             relay_give_back(q->w->relay, d);
@@ -124,16 +126,13 @@ static void on_verdict(struct commit_entry *entry, enum smtp_verdict verdict)
 /* What its sender holds back waits for its time (RFC 4865), whatever its route says then. Held
  * routes are kept; when this worker can hold no more, the shared queue takes the rest. */
 static enum commit_mode mode_for(const struct queue_driver *q, const struct message *m,
-                                 const struct route_group *group, bool has_room)
+                                 const struct config_route *route, uint32_t room)
 {
     if (m->hold_until_ms > q->w->now.wall_ms)
         return COMMIT_SCHEDULED;
-    if (group->route->relay == RELAY_HOLD)
+    if (route->relay == RELAY_HOLD)
         return COMMIT_HELD;
-    if (!has_room || q->w->is_draining ||
-        relay_is_crowded(q->w->relay, group->key, message_lane(m)))
-        return COMMIT_READY;
-    return COMMIT_LEASED;
+    return room > 0 && !q->w->is_draining ? COMMIT_LEASED : COMMIT_READY;
 }
 
 static void set_targets(struct queue_driver *q, struct commit_entry *entry)
@@ -149,7 +148,7 @@ static void set_targets(struct queue_driver *q, struct commit_entry *entry)
     for (size_t i = 0; i < n; i++) {
         struct commit_target *t = &entry->targets[i];
         memcpy(t->dest, groups[i].key, sizeof t->dest);
-        t->mode = mode_for(q, m, &groups[i], room > i);
+        t->mode = mode_for(q, m, groups[i].route, room > i ? room : 0);
         t->rcpts = groups[i].rcpts;
         t->rcpt_count = groups[i].rcpt_count;
     }
