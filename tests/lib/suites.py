@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "logs"
@@ -117,22 +118,40 @@ def meson_suite(name, build, log):
     return result
 
 
-def pytest_suite(name, build, args, log):
+NOTHING_SELECTED = 5        # pytest's exit code
+
+
+def pytest_file(name, path, build, args):
+    """One file of tests in a process of its own: its result."""
     result = Result()
-    junit = LOGS / f"{name}.xml"
+    log, junit = (LOGS / f"{name}-{path.stem}.{end}" for end in ("log", "xml"))
     junit.unlink(missing_ok=True)
     code = run([PYTHON, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider",
-                "-n", str(os.cpu_count() or 2), "--dist", "loadfile",
-                f"--junitxml={junit}", "--durations=10", *args, "tests/e2e"], log,
+                f"--junitxml={junit}", "--durations=5", *args, str(path)], log,
                env={"KILAT_BUILD": build, "PYTHONDONTWRITEBYTECODE": "1"},
-               show=r"(PASSED|FAILED|ERROR|SKIPPED) .*::")
+               show=r"::\S+ (PASSED|FAILED|ERROR|SKIPPED)")
+    if code == NOTHING_SELECTED:
+        return result
     try:
         for where, case, verdict, text in junit_cases(junit):
             result.add(f"{where.split('.')[-1]}::{case}", verdict, text)
     except (OSError, ElementTree.ParseError) as error:
-        result.add(name, "failed", f"no results: {error}, see {log}")
+        result.add(path.stem, "failed", f"no results: {error}, see {log}")
     if code != 0 and not result.failed:
-        result.add(name, "failed", f"exit code {code}, see {log}")
+        result.add(path.stem, "failed", f"exit code {code}, see {log}")
+    return result
+
+
+def pytest_suite(name, build, args):
+    """As many files at once as there are cores, the longest first. Tests mostly wait."""
+    result = Result()
+    paths = sorted((ROOT / "tests/e2e").glob("test_*.py"), key=lambda p: -p.stat().st_size)
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        for one in pool.map(lambda path: pytest_file(name, path, build, args), paths):
+            result.passed += one.passed
+            result.failed += one.failed
+            result.skipped += one.skipped
+            result.failures += one.failures
     return result
 
 
@@ -140,8 +159,8 @@ SUITES = {
     "tidy": lambda name, log: tap_suite(name, [PYTHON, "tests/tidy/tidy.py"], log),
     "unit": lambda name, log: meson_suite(name, "build-test", log),
     "unit-release": lambda name, log: meson_suite(name, "build", log),
-    "e2e": lambda name, log: pytest_suite(name, "build-test", ["-m", "not release"], log),
-    "e2e-release": lambda name, log: pytest_suite(name, "build", ["-m", "not sanitized"], log),
+    "e2e": lambda name, _: pytest_suite(name, "build-test", ["-m", "not release"]),
+    "e2e-release": lambda name, _: pytest_suite(name, "build", ["-m", "not sanitized"]),
 }
 
 
