@@ -220,7 +220,8 @@ static bool is_routed_as_before(struct relay_driver *r, const struct delivery *d
     for (uint32_t i = 0; i < d->rcpt_count; i++) {
         char key[DEST_KEY_MAX];
         struct slice domain = d->message->rcpts[d->rcpts[i]].domain;
-        size_t len = route_dest_key(route_find(r->w->cfg, domain), domain, key);
+        struct route_query query = route_query_of(d->message, domain);
+        size_t len = route_dest_key(route_find(r->w->cfg, &query), domain, key);
         if (!slice_eq(slice_of(key, len), slice_str(d->dest)))
             return false;
     }
@@ -371,7 +372,7 @@ static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_c
         return;
     }
     if (l->host_count > 0 && wants_policy(l))
-        sts_store_lookup(l->r->sts, l->dest->key, on_policy, l);
+        sts_store_lookup(l->r->sts, route_key_domain(l->dest->key), on_policy, l);
     else
         have_hosts(l);
 }
@@ -387,7 +388,8 @@ static void resolve(struct relay_driver *r, struct relay_dest *dest)
         resolver_lookup_host(r->resolver, dest->route->host, dest->route->port, &r->w->now,
                              on_resolved, l);
     else
-        resolver_lookup_mx(r->resolver, slice_str(dest->key), &r->w->now, on_resolved, l);
+        resolver_lookup_mx(r->resolver, slice_str(route_key_domain(dest->key)), &r->w->now,
+                           on_resolved, l);
 }
 
 /* Nothing begins without a live lease. False: come back after the next heartbeat. */

@@ -139,10 +139,11 @@ static size_t names_of(const struct outbound *o, const char *names[2])
 {
     const struct relay_dest *dest = o->slot->dest;
     size_t count = 0;
-    if (dest->route->relay == RELAY_SMARTHOST || is_within(o->slot->host_name, dest->key))
+    const char *domain = route_key_domain(dest->key);
+    if (dest->route->relay == RELAY_SMARTHOST || is_within(o->slot->host_name, domain))
         names[count++] = name_of(o);
     if (dest->route->relay != RELAY_SMARTHOST)
-        names[count++] = dest->key;
+        names[count++] = domain;
     return count;
 }
 
@@ -179,7 +180,7 @@ static bool is_right_peer(struct outbound *o, enum judge judge, char *why, size_
 {
     const struct config_route *route = o->slot->dest->route;
     const struct tls_session *tls = conn_tls(o->conn);
-    const char *names[2] = { o->slot->host_name, o->slot->dest->key };
+    const char *names[2] = { o->slot->host_name, route_key_domain(o->slot->dest->key) };
     switch (judge) {
     case JUDGE_NOBODY: break;
     case JUDGE_TLSA: return tls_client_verify_tlsa(tls, &o->tlsa, names, 2, why, cap);

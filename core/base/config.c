@@ -116,12 +116,17 @@ static char *copy_lower(struct slice text)
     return copy;
 }
 
-static struct config_route *add_route(struct config *cfg, struct slice pattern, int line)
+static struct config_route *add_route(struct config *cfg, struct slice name, int line)
 {
     cfg->routes = mem_realloc(cfg->routes, (cfg->route_count + 1) * sizeof *cfg->routes);
     struct config_route *route = &cfg->routes[cfg->route_count++];
-    *route = (struct config_route){ .pattern = copy_lower(pattern), .line = line };
+    *route = (struct config_route){ .name = copy_lower(name), .line = line };
     return route;
+}
+
+static void set_pattern(struct config_route *route)
+{
+    route->pattern = copy_lower(slice_str(route->domain ? route->domain : route->name));
 }
 
 static bool read_route(struct config_reader *r, const struct ucl_node *node)
@@ -132,7 +137,10 @@ static bool read_route(struct config_reader *r, const struct ucl_node *node)
                                ROUTES_MAX);
     struct config_route *route = add_route(r->cfg, node->label, node->line);
     forget_lines(r, SECTION_ROUTE);
-    return read_section(r, SECTION_ROUTE, route, node) && config_check_route(r, route);
+    if (!read_section(r, SECTION_ROUTE, route, node))
+        return false;
+    set_pattern(route);
+    return config_check_route(r, route);
 }
 
 static bool read_tenant(struct config_reader *r, const struct ucl_node *node)
@@ -222,10 +230,13 @@ static bool read_file(struct config_reader *r, const struct ucl_node *root)
 static void complete_routes(struct config_reader *r)
 {
     for (size_t i = 0; i < r->cfg->route_count; i++)
-        if (strcmp(r->cfg->routes[i].pattern, "*") == 0)
+        if (config_route_is_general(&r->cfg->routes[i]) &&
+            strcmp(r->cfg->routes[i].pattern, "*") == 0)
             return;
     forget_lines(r, SECTION_ROUTE);
-    set_defaults(r, SECTION_ROUTE, add_route(r->cfg, SLICE("*"), 0));
+    struct config_route *route = add_route(r->cfg, SLICE("*"), 0);
+    set_defaults(r, SECTION_ROUTE, route);
+    set_pattern(route);
 }
 
 enum status config_parse(const char *file, struct slice text, struct config **out,
@@ -272,6 +283,7 @@ void config_free(struct config *cfg)
     for (size_t i = 0; i < cfg->route_count; i++) {
         free_values(SECTION_ROUTE, &cfg->routes[i]);
         free(cfg->routes[i].pattern);
+        free(cfg->routes[i].name);
     }
     for (int section = SECTION_TOP; section < SECTION_COUNT; section++)
         if (!is_repeated((enum setting_section)section))

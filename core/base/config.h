@@ -121,8 +121,15 @@ struct config_dkim {
 #define ROUTE_USER_MAX   512  /* octets of the name to log in with */
 #define ROUTE_SECRET_MAX 4096 /* octets of a password or token */
 
+#define ROUTE_NAME_MAX 63 /* octets of the name of a route that is not its pattern */
+
 struct config_route {
-    char *pattern; /* owned; "*", "example.org" or "*.example.org", lower case */
+    char *name;     /* owned; as the section is called, lower case; one of its kind */
+    char *pattern;  /* owned; "*", "example.org" or "*.example.org", lower case */
+    char *domain;   /* owned; the pattern as it was set; NULL: the name is the pattern */
+    char **tenants; /* owned; whose mail it takes; none: of any */
+    size_t tenant_count;
+    uint32_t lanes; /* a bit per enum mail_lane; 0: any */
     enum relay_kind relay;
     char *host; /* owned; smarthost only: name or address */
     uint16_t port;
@@ -136,6 +143,12 @@ struct config_route {
     char *password_file, *token_file; /* owned; one of them with a user */
     int line;
 };
+
+/* It takes the mail of every tenant and lane. */
+static inline bool config_route_is_general(const struct config_route *route)
+{
+    return route->tenant_count == 0 && route->lanes == 0;
+}
 
 struct config {
     char *file; /* owned; as given, for messages */

@@ -2,6 +2,7 @@
 /*
  * config_check - what no single row of settings_table.h can say: settings that need each other or
  * exclude each other, names and addresses that may stand once only. Each rule says what to write.
+ * Those of routes are in config_check_route.c.
  *
  * To add a rule: a function here, called from one of the three entry points, and a row in the
  * error table of test_config.c.
@@ -40,6 +41,13 @@ static size_t put_scope(const struct ucl_node *scope, char *out, size_t size)
     return (size_t)n;
 }
 
+int config_line_of(const struct config_reader *r, enum setting_section section, const char *key)
+{
+    const struct setting *row = settings_find(section, slice_str(key));
+    must(row != NULL);
+    return r->lines[row - settings];
+}
+
 bool config_complain(struct config_reader *r, int line, struct slice key, const char *format, ...)
 {
     char text[ERROR_MAX];
@@ -64,13 +72,6 @@ bool config_complain(struct config_reader *r, int line, struct slice key, const 
     enum status st = buf_append(r->error, slice_head(slice_of(text, len), room));
     must(st == STATUS_OK);
     return false;
-}
-
-static int line_of(const struct config_reader *r, enum setting_section section, const char *key)
-{
-    const struct setting *row = settings_find(section, slice_str(key));
-    must(row != NULL);
-    return r->lines[row - settings];
 }
 
 static bool same_bind(const struct config_bind *a, const struct config_bind *b)
@@ -114,7 +115,7 @@ static bool is_everybody(const struct config_network *n)
 /* Of clients that need not authenticate. */
 static bool check_networks(struct config_reader *r, const struct config_listener *l)
 {
-    int line = line_of(r, SECTION_LISTENER, "networks");
+    int line = config_line_of(r, SECTION_LISTENER, "networks");
     if (l->network_count == 0 && l->auth == AUTH_OFF)
         return config_complain(r, line, SLICE("networks"),
                                "nobody is trusted, so nobody could submit mail: list the clients, "
@@ -132,13 +133,13 @@ static bool check_networks(struct config_reader *r, const struct config_listener
 /* Passwords in clear only where the file says so in as many words. */
 static bool check_auth(struct config_reader *r, const struct config_listener *l)
 {
-    int line = line_of(r, SECTION_LISTENER, "auth_without_tls");
+    int line = config_line_of(r, SECTION_LISTENER, "auth_without_tls");
     if (l->auth == AUTH_OFF && l->auth_without_tls)
         return config_complain(
             r, line, SLICE("auth_without_tls"),
             "there is no AUTH to offer: write auth = \"required\" or take it out");
     if (l->auth != AUTH_OFF && l->tls == TLS_OFF && !l->auth_without_tls)
-        return config_complain(r, line_of(r, SECTION_LISTENER, "auth"), SLICE("auth"),
+        return config_complain(r, config_line_of(r, SECTION_LISTENER, "auth"), SLICE("auth"),
                                "passwords would cross the network in clear: write tls = "
                                "\"starttls\" or \"implicit\", or auth_without_tls = yes where the "
                                "network is trusted");
@@ -152,7 +153,7 @@ static bool check_spokesmen(struct config_reader *r, const char *key,
 {
     for (size_t i = 0; i < count; i++)
         if (is_everybody(&networks[i]))
-            return config_complain(r, line_of(r, SECTION_LISTENER, key), slice_str(key),
+            return config_complain(r, config_line_of(r, SECTION_LISTENER, key), slice_str(key),
                                    "a prefix of 0 would let every client say who it is: list the "
                                    "addresses of your own machines");
     return true;
@@ -169,12 +170,12 @@ bool config_check_listener(struct config_reader *r, const struct config_listener
                                    "there is a listener of this name on line %d: use another name",
                                    other->line);
     if (l->bind_count == 0)
-        return config_complain(r, line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"),
+        return config_complain(r, config_line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"),
                                "is missing: write where to listen, for example "
                                "bind = [\"127.0.0.1:2525\"]");
     for (size_t i = 0; i < l->bind_count; i++)
-        if (!check_bind_once(r, line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"), &l->binds[i],
-                             &l->binds[i]))
+        if (!check_bind_once(r, config_line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"),
+                             &l->binds[i], &l->binds[i]))
             return false;
     return check_networks(r, l) && check_auth(r, l) &&
            check_spokesmen(r, "proxy_protocol", l->proxy_networks, l->proxy_network_count) &&
@@ -219,112 +220,11 @@ bool config_check_dkim(struct config_reader *r, const struct config_dkim *d)
                                d->selector_count, d->private_key_count);
     for (size_t i = 0; i < d->selector_count; i++)
         if (!is_selector(d->selectors[i]))
-            return config_complain(r, line_of(r, SECTION_DKIM, "selector"), SLICE("selector"),
+            return config_complain(r, config_line_of(r, SECTION_DKIM, "selector"),
+                                   SLICE("selector"),
                                    "\"%s\" is none: write letters, digits and hyphens",
                                    config_show(slice_str(d->selectors[i])).text);
     return true;
-}
-
-static bool is_pattern(struct slice pattern)
-{
-    if (slice_eq(pattern, SLICE("*")))
-        return true;
-    if (slice_eq(slice_head(pattern, 2), SLICE("*.")))
-        pattern = slice_skip(pattern, 2);
-    return config_value_is_domain(pattern);
-}
-
-bool config_host_of(struct slice text, struct slice *host, uint16_t *port)
-{
-    size_t end = slice_find(text, text.len > 0 && text.ptr[0] == '[' ? ']' : ':');
-    bool is_bracketed = text.len > 0 && text.ptr[0] == '[';
-    *host = slice_head(text, end);
-    if (is_bracketed) {
-        if (end == text.len)
-            return false;
-        *host = slice_skip(*host, 1);
-        end++;
-    }
-    struct slice rest = slice_skip(text, end);
-    uint32_t number = 0;
-    if (rest.len == 0)
-        return host->len > 0;
-    for (size_t i = 1; i < rest.len && number <= UINT16_MAX; i++) {
-        if (rest.ptr[i] < '0' || rest.ptr[i] > '9')
-            return false;
-        number = number * 10 + (uint32_t)(rest.ptr[i] - '0');
-    }
-    *port = (uint16_t)number;
-    return host->len > 0 && rest.ptr[0] == ':' && number > 0 && number <= UINT16_MAX;
-}
-
-static bool check_fallbacks(struct config_reader *r, const struct config_route *route)
-{
-    for (size_t i = 0; i < route->fallback_count; i++) {
-        struct slice host;
-        uint16_t port;
-        if (!config_host_of(slice_str(route->fallbacks[i]), &host, &port))
-            return config_complain(r, line_of(r, SECTION_ROUTE, "fallback"), SLICE("fallback"),
-                                   "has \"%s\", which is no host or host:port",
-                                   route->fallbacks[i]);
-    }
-    return true;
-}
-
-/* A password goes to nobody who might be somebody else (P-158). */
-static bool check_login(struct config_reader *r, const struct config_route *route)
-{
-    if (!route->user && !route->password_file && !route->token_file)
-        return true;
-    if (!route->user)
-        return config_complain(r, 0, SLICE("user"), "is missing: whose secret is it?");
-    if (!route->password_file == !route->token_file)
-        return config_complain(r, line_of(r, SECTION_ROUTE, "user"), SLICE("user"),
-                               "needs a password_file or a token_file, not both");
-    if (strlen(route->user) > ROUTE_USER_MAX)
-        return config_complain(r, line_of(r, SECTION_ROUTE, "user"), SLICE("user"),
-                               "is longer than %d octets", ROUTE_USER_MAX);
-    return route->tls == ROUTE_TLS_VERIFY ||
-           config_complain(r, line_of(r, SECTION_ROUTE, "user"), SLICE("user"),
-                           "needs tls = \"verify\", or the secret may go to anybody");
-}
-
-static bool check_smarthost(struct config_reader *r, const struct config_route *route)
-{
-    if (!line_of(r, SECTION_ROUTE, "host"))
-        return config_complain(r, 0, SLICE("host"),
-                               "is missing: a smarthost needs one, for example "
-                               "host = \"smtp.example.org\"");
-    if (route->tls_implicit && route->tls < ROUTE_TLS_ENCRYPT)
-        return config_complain(r, line_of(r, SECTION_ROUTE, "tls_implicit"), SLICE("tls_implicit"),
-                               "needs tls = \"encrypt\" or \"verify\"");
-    return check_fallbacks(r, route) && check_login(r, route);
-}
-
-static bool check_no_smarthost(struct config_reader *r)
-{
-    static const char *const keys[] = { "host",     "port", "fallback",      "tls_implicit",
-                                        "tls_name", "user", "password_file", "token_file" };
-    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-        int line = line_of(r, SECTION_ROUTE, keys[i]);
-        if (line)
-            return config_complain(r, line, slice_str(keys[i]),
-                                   "is for smarthosts: write relay = \"smarthost\" or take it out");
-    }
-    return true;
-}
-
-bool config_check_route(struct config_reader *r, const struct config_route *route)
-{
-    if (!is_pattern(slice_str(route->pattern)))
-        return config_complain(r, 0, SLICE_NONE,
-                               "is no pattern: write \"*\", \"example.org\" or \"*.example.org\"");
-    for (const struct config_route *other = r->cfg->routes; other < route; other++)
-        if (strcmp(other->pattern, route->pattern) == 0)
-            return config_complain(r, 0, SLICE_NONE,
-                                   "there is a route of this pattern on line %d: keep one",
-                                   other->line);
-    return route->relay == RELAY_SMARTHOST ? check_smarthost(r, route) : check_no_smarthost(r);
 }
 
 /* Settings that only one mode of Redis has. */
@@ -340,7 +240,7 @@ static bool check_redis(struct config_reader *r)
         { "server", REDIS_EMBEDDED },
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
-        int line = line_of(r, SECTION_REDIS, rules[i].key);
+        int line = config_line_of(r, SECTION_REDIS, rules[i].key);
         if (line && r->cfg->redis.mode != rules[i].mode)
             return config_complain(
                 r, line, SLICE_NONE,
@@ -351,11 +251,11 @@ static bool check_redis(struct config_reader *r)
         return true;
     const char *url = r->cfg->redis.url;
     if (!url)
-        return config_complain(r, line_of(r, SECTION_REDIS, "mode"), SLICE_NONE,
+        return config_complain(r, config_line_of(r, SECTION_REDIS, "mode"), SLICE_NONE,
                                "redis: url: is missing: mode = \"external\" needs one, for example "
                                "url = \"redis://127.0.0.1:6379/0\"");
     if (strncmp(url, "redis://", 8) != 0 && strncmp(url, "unix://", 7) != 0)
-        return config_complain(r, line_of(r, SECTION_REDIS, "url"), SLICE_NONE,
+        return config_complain(r, config_line_of(r, SECTION_REDIS, "url"), SLICE_NONE,
                                "redis: url: begins with redis:// or unix://, for example "
                                "\"redis://127.0.0.1:6379/0\"");
     return true;
@@ -364,9 +264,9 @@ static bool check_redis(struct config_reader *r)
 static bool check_tls(struct config_reader *r)
 {
     const struct config *cfg = r->cfg;
-    int line = line_of(r, SECTION_TLS, "certificate");
+    int line = config_line_of(r, SECTION_TLS, "certificate");
     if (line == 0)
-        line = line_of(r, SECTION_TLS, "private_key");
+        line = config_line_of(r, SECTION_TLS, "private_key");
     if (cfg->tls.certificate_count != cfg->tls.private_key_count)
         return config_complain(r, line, SLICE_NONE,
                                "tls: there are %zu of certificate and %zu of private_key: write as "
@@ -397,7 +297,7 @@ static uint32_t usable_mechanisms(const struct config *cfg, enum tls_mode tls)
 /* Every listener with AUTH has a way to log in. */
 static bool check_mechanisms(struct config_reader *r)
 {
-    int line = line_of(r, SECTION_AUTH, "mechanisms");
+    int line = config_line_of(r, SECTION_AUTH, "mechanisms");
     for (const struct config_listener *l = r->cfg->listeners, *end = l + r->cfg->listener_count;
          l < end; l++)
         if (l->auth != AUTH_OFF && !usable_mechanisms(r->cfg, l->tls))
@@ -417,7 +317,7 @@ static bool check_jwt(struct config_reader *r)
     if (r->cfg->auth.jwt_keys)
         return true;
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-        int line = line_of(r, SECTION_AUTH, keys[i]);
+        int line = config_line_of(r, SECTION_AUTH, keys[i]);
         if (line)
             return config_complain(r, line, SLICE_NONE,
                                    "auth: %s: is for tokens: write jwt_keys or take it out",
@@ -454,7 +354,8 @@ static bool check_dkim(struct config_reader *r)
 {
     const struct config *cfg = r->cfg;
     if (cfg->dkim.expire_ms > 0 && cfg->dkim.expire_ms < cfg->retry.expire_ms)
-        return config_complain(r, line_of(r, SECTION_TOP, "dkim_expire"), SLICE("dkim_expire"),
+        return config_complain(r, config_line_of(r, SECTION_TOP, "dkim_expire"),
+                               SLICE("dkim_expire"),
                                "is shorter than retry.expire: mail that is delivered late would "
                                "carry a signature that has expired");
     for (size_t i = 0; i < cfg->dkim.domain_count; i++)
@@ -474,9 +375,9 @@ bool config_check_all(struct config_reader *r)
         return config_complain(r, 0, SLICE("listener"),
                                "there is none: write one, for example listener \"trusted\" { "
                                "bind = [\"127.0.0.1:2525\"]; networks = [\"127.0.0.0/8\"]; }");
-    if (r->cfg->admin.bind && !check_bind_once(r, line_of(r, SECTION_ADMIN, "bind"),
+    if (r->cfg->admin.bind && !check_bind_once(r, config_line_of(r, SECTION_ADMIN, "bind"),
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
     return check_tls(r) && check_mechanisms(r) && check_jwt(r) && check_listener_tenants(r) &&
-           check_dkim(r) && check_redis(r);
+           check_dkim(r) && config_check_route_tenants(r) && check_redis(r);
 }

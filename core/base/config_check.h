@@ -23,6 +23,9 @@ struct config_reader {
 bool config_complain(struct config_reader *r, int line, struct slice key, const char *format, ...)
     PRINTF_LIKE(4, 5);
 
+/* The line that a setting of the section that was read last is on; 0: it is not set. */
+int config_line_of(const struct config_reader *r, enum setting_section section, const char *key);
+
 /* A value as it is shown in an error: printable and short. */
 struct config_shown {
     char text[64];
@@ -32,6 +35,7 @@ struct config_shown config_show(struct slice value);
 /* The rules between settings; called when a section, and when the whole file, has been read. */
 NODISCARD bool config_check_listener(struct config_reader *r, const struct config_listener *l);
 NODISCARD bool config_check_route(struct config_reader *r, const struct config_route *route);
+NODISCARD bool config_check_route_tenants(struct config_reader *r); /* of all routes */
 NODISCARD bool config_check_tenant(struct config_reader *r, const struct config_tenant *t);
 NODISCARD bool config_check_dkim(struct config_reader *r, const struct config_dkim *d);
 NODISCARD bool config_check_all(struct config_reader *r);

@@ -28,7 +28,9 @@
     X(ROUTE, "route", "pattern",                                                                   \
       "Where mail goes, by the domain of the recipient: \"example.org\" is that domain, "          \
       "\"*.example.org\" everything below it, \"*\" every domain; the most specific pattern "      \
-      "wins. Mail that no route names goes to the MX hosts of its domain.")                        \
+      "wins. Of several routes for one pattern, one that names the tenant of the mail comes "      \
+      "before one that does not, then one that names its lane. Mail that no route names goes to "  \
+      "the MX hosts of its domain.")                                                               \
     X(TENANT, "tenant", "name",                                                                    \
       "A customer, a site, an application: what its users may send. A user names the tenant that " \
       "it belongs to; a listener names that of clients which do not authenticate. Where a number " \
@@ -109,6 +111,13 @@
       "Tenant of clients that do not authenticate; none: no tenant's limits apply.")               \
     X(LISTENER, "lane", WORD, IN_LISTENER(lane), "urgent | normal | bulk", "normal", "",           \
       "Lane of mail that asks for none by MT-PRIORITY.")                                           \
+    X(ROUTE, "domain", TEXT, IN_ROUTE(domain), "", "", "",                                         \
+      "The pattern, for a route that is called otherwise: several routes may have the same then, " \
+      "with other tenants or lanes.")                                                              \
+    X(ROUTE, "tenant", TEXTS, ROUTE_LIST(tenants, tenant_count), "", "", "",                       \
+      "Tenants whose mail takes this route; none: that of any. Needs `domain`.")                   \
+    X(ROUTE, "lane", WORDS, IN_ROUTE(lanes), "urgent | normal | bulk", "", "",                     \
+      "Lanes whose mail takes this route; none: any. Needs `domain`.")                             \
     X(ROUTE, "relay", WORD, IN_ROUTE(relay), "mx | smarthost | hold", "mx", "",                    \
       "mx: to the MX hosts of the domain. smarthost: to `host`. hold: accepted and kept, not "     \
       "delivered until released.")                                                                 \

@@ -12,6 +12,9 @@
  * A domain in U-labels has the routes and the key of its A-labels. One that has none (idn.h) is
  * like no domain at all.
  *
+ * A route for some tenants or lanes has its name in the keys of its MX deliveries: what it says of
+ * TLS, say, is not what the general route says for the same domain.
+ *
  * To add a kind of route: enum relay_kind, its sign in route_dest_key, its case in route_of_key.
  */
 #include "core/relay/route.h"
@@ -51,35 +54,83 @@ static struct slice ascii_domain(struct slice domain, char out[IDN_ASCII_MAX])
     return idn_to_ascii(domain, out, &len) ? slice_of(out, len) : SLICE_NONE;
 }
 
-/* An exact pattern beats any wildcard, a longer wildcard a shorter one. */
-static size_t rank(struct slice pattern)
+static bool is_for_tenant(const struct config_route *route, struct slice tenant)
 {
-    return pattern.len > 0 && pattern.ptr[0] == '*' ? pattern.len : SIZE_MAX;
+    for (size_t i = 0; i < route->tenant_count; i++)
+        if (slice_eq(slice_str(route->tenants[i]), tenant))
+            return true;
+    return route->tenant_count == 0;
 }
 
-const struct config_route *route_find(const struct config *cfg, struct slice domain)
+static bool takes(const struct config_route *route, const struct route_query *query)
+{
+    return matches(slice_str(route->pattern), query->domain) &&
+           (route->lanes == 0 || (route->lanes & 1U << query->lane)) &&
+           is_for_tenant(route, query->tenant);
+}
+
+/* An exact pattern beats any wildcard, a longer wildcard a shorter one; then who names the tenant,
+ * then who names the lane. Configurations have no two of one rank for the same mail. */
+static size_t rank(const struct config_route *route)
+{
+    size_t pattern = route->pattern[0] == '*' ? strlen(route->pattern) : SIZE_MAX / 4;
+    return pattern * 4 + (route->tenant_count > 0) * 2 + (route->lanes != 0);
+}
+
+static const struct config_route *find_ascii(const struct config *cfg,
+                                             const struct route_query *query)
+{
+    const struct config_route *best = NULL;
+    for (size_t i = 0; i < cfg->route_count; i++)
+        if (takes(&cfg->routes[i], query) && (!best || rank(&cfg->routes[i]) > rank(best)))
+            best = &cfg->routes[i];
+    return best;
+}
+
+const struct config_route *route_find(const struct config *cfg, const struct route_query *query)
 {
     char ascii[IDN_ASCII_MAX];
+    struct route_query q = *query;
+    q.domain = ascii_domain(query->domain, ascii);
+    return find_ascii(cfg, &q);
+}
+
+static const struct config_route *route_named(const struct config *cfg, struct slice name,
+                                              enum relay_kind kind)
+{
+    for (size_t i = 0; i < cfg->route_count; i++)
+        if (cfg->routes[i].relay == kind && slice_eq(slice_str(cfg->routes[i].name), name))
+            return &cfg->routes[i];
+    return NULL;
+}
+
+/* The best of those that take the mail of every tenant and lane. */
+static const struct config_route *general_route(const struct config *cfg, struct slice domain)
+{
     const struct config_route *best = NULL;
-    size_t best_rank = 0;
-    domain = ascii_domain(domain, ascii);
     for (size_t i = 0; i < cfg->route_count; i++) {
-        struct slice pattern = slice_str(cfg->routes[i].pattern);
-        if (matches(pattern, domain) && rank(pattern) > best_rank) {
-            best = &cfg->routes[i];
-            best_rank = rank(pattern);
-        }
+        const struct config_route *route = &cfg->routes[i];
+        if (config_route_is_general(route) && matches(slice_str(route->pattern), domain) &&
+            (!best || rank(route) > rank(best)))
+            best = route;
     }
     return best;
 }
 
-static const struct config_route *route_named(const struct config *cfg, struct slice pattern,
-                                              enum relay_kind kind)
+static struct slice domain_of_key(struct slice key)
 {
-    for (size_t i = 0; i < cfg->route_count; i++)
-        if (cfg->routes[i].relay == kind && slice_eq(slice_str(cfg->routes[i].pattern), pattern))
-            return &cfg->routes[i];
-    return NULL;
+    return slice_eq(key, SLICE(KEY_NO_DOMAIN)) ? SLICE_NONE : key;
+}
+
+/* "NAME/DOMAIN": whether its mail still finds this route best is seen when it is taken up. */
+static const struct config_route *special_route(const struct config *cfg, struct slice key,
+                                                size_t slash)
+{
+    const struct config_route *route = route_named(cfg, slice_head(key, slash), RELAY_MX);
+    struct slice domain = domain_of_key(slice_skip(key, slash + 1));
+    if (!route || config_route_is_general(route))
+        return NULL;
+    return matches(slice_str(route->pattern), domain) ? route : NULL;
 }
 
 /* A key is good as long as the configuration would make it again. */
@@ -89,8 +140,10 @@ const struct config_route *route_of_key(const struct config *cfg, struct slice k
         return route_named(cfg, slice_skip(key, 1), RELAY_SMARTHOST);
     if (key.len > 0 && key.ptr[0] == '!')
         return route_named(cfg, slice_skip(key, 1), RELAY_HOLD);
-    struct slice domain = slice_eq(key, SLICE(KEY_NO_DOMAIN)) ? SLICE_NONE : key;
-    const struct config_route *route = route_find(cfg, domain);
+    size_t slash = slice_find(key, '/');
+    if (slash < key.len)
+        return special_route(cfg, key, slash);
+    const struct config_route *route = general_route(cfg, domain_of_key(key));
     return route && route->relay == RELAY_MX ? route : NULL;
 }
 
@@ -105,26 +158,49 @@ static char lower(char c)
  * for logs and keys. */
 static char key_octet(char c)
 {
-    return c > ' ' && c <= '~' ? lower(c) : '?';
+    return c > ' ' && c <= '~' && c != '/' ? lower(c) : '?';
+}
+
+static size_t put_name(struct slice name, char out[DEST_KEY_MAX], size_t len)
+{
+    name = slice_head(name, DEST_KEY_MAX - 1 - len);
+    for (size_t i = 0; i < name.len; i++)
+        out[len++] = key_octet(name.ptr[i]);
+    return len;
+}
+
+static size_t put_mx_key(const struct config_route *route, struct slice domain,
+                         char out[DEST_KEY_MAX])
+{
+    char ascii[IDN_ASCII_MAX];
+    struct slice name = ascii_domain(domain, ascii);
+    size_t len = 0;
+    if (!config_route_is_general(route)) {
+        must(strlen(route->name) <= ROUTE_NAME_MAX);
+        len = put_name(slice_str(route->name), out, 0);
+        out[len++] = '/';
+    }
+    return put_name(name.len > 0 ? name : SLICE(KEY_NO_DOMAIN), out, len);
 }
 
 size_t route_dest_key(const struct config_route *route, struct slice domain, char out[DEST_KEY_MAX])
 {
     static const char signs[] = { [RELAY_SMARTHOST] = '@', [RELAY_HOLD] = '!' };
-    char ascii[IDN_ASCII_MAX];
-    struct slice name = ascii_domain(domain, ascii);
-    size_t len = 0;
-    if (name.len == 0)
-        name = SLICE(KEY_NO_DOMAIN);
-    if (route->relay != RELAY_MX) {
-        out[len++] = signs[route->relay];
-        name = slice_str(route->pattern);
+    size_t len;
+    if (route->relay == RELAY_MX) {
+        len = put_mx_key(route, domain, out);
+    } else {
+        out[0] = signs[route->relay];
+        len = put_name(slice_str(route->name), out, 1);
     }
-    name = slice_head(name, DEST_KEY_MAX - 1 - len);
-    for (size_t i = 0; i < name.len; i++)
-        out[len++] = key_octet(name.ptr[i]);
     out[len] = '\0';
     return len;
+}
+
+const char *route_key_domain(const char *key)
+{
+    const char *slash = strchr(key, '/');
+    return slash ? slash + 1 : key;
 }
 
 /* --- splitting ------------------------------------------------------------------------------- */
@@ -193,7 +269,8 @@ static uint32_t find_places(const struct config *cfg, const struct message *m,
         uint32_t rcpt = rcpts ? rcpts[i] : i;
         must(rcpt < m->rcpt_count);
         struct slice domain = lasting_domain(m->rcpts[rcpt].domain, arena);
-        const struct config_route *route = route_find(cfg, domain);
+        struct route_query query = route_query_of(m, domain);
+        const struct config_route *route = route_find(cfg, &query);
         if (!route) {
             unrouted[(*unrouted_count)++] = rcpt;
             continue;

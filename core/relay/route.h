@@ -3,29 +3,46 @@
 /*
  * route - which next hop a recipient's domain has, by the route sections of the configuration.
  *
- * The most specific pattern wins: "example.org", then "*.example.org" (any depth), then "*".
+ * The most specific pattern wins: "example.org", then "*.example.org" (any depth), then "*". Of
+ * several routes for that pattern, one that names the tenant comes before one that does not; then
+ * one that names the lane.
  * Everything that shares a next hop shares a destination, named by a key:
  *     "example.org"   MX delivery for that domain (lower case)
  *     "."             the same for bare postmaster, which has no domain, and for a domain in
  *                     U-labels that has no A-labels: the root has no MX
- *     "@PATTERN"      the smarthost of the route with that pattern
- *     "!PATTERN"      held by the route with that pattern
+ *     "NAME/DOMAIN"   MX delivery by the route of that name, which is for some tenants or lanes
+ *     "@NAME"         the smarthost of the route of that name (often its pattern)
+ *     "!NAME"         held by the route of that name
  * Keys hold printable ASCII without space; they are names in Redis and in `kilat queue`.
  */
 #include "core/base/config.h"
 #include "core/smtp/message.h"
 
-#define DEST_KEY_MAX 272
+#define DEST_KEY_MAX 336
 
-/* The route for a domain, in U-labels or A-labels ("" for bare postmaster: matches "*" only); NULL:
- * none matches. */
-const struct config_route *route_find(const struct config *cfg, struct slice domain);
+/* What a route is chosen by. */
+struct route_query {
+    struct slice domain; /* in U-labels or A-labels; "" for bare postmaster: matches "*" only */
+    struct slice tenant; /* "": none */
+    enum mail_lane lane;
+};
+
+static inline struct route_query route_query_of(const struct message *m, struct slice domain)
+{
+    return (struct route_query){ domain, m->tenant, message_lane(m) };
+}
+
+/* NULL: none matches. */
+const struct config_route *route_find(const struct config *cfg, const struct route_query *query);
 /* Finds the route a key names; for MX keys the route of that domain. NULL: the configuration no
  * longer has it. */
 const struct config_route *route_of_key(const struct config *cfg, struct slice key);
 /* Writes the NUL-terminated destination key; returns its length. */
 size_t route_dest_key(const struct config_route *route, struct slice domain,
                       char out[DEST_KEY_MAX]);
+
+/* The domain in the key of an MX delivery: a part of it. */
+const char *route_key_domain(const char *key);
 
 /* Recipients of one message that share a destination. */
 struct route_group {

@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 static struct config_route routes[] = {
-    { .pattern = "*", .relay = RELAY_MX },
-    { .pattern = "smart.example", .relay = RELAY_SMARTHOST },
-    { .pattern = "held.example", .relay = RELAY_HOLD },
+    { .name = "*", .pattern = "*", .relay = RELAY_MX },
+    { .name = "smart.example", .pattern = "smart.example", .relay = RELAY_SMARTHOST },
+    { .name = "held.example", .pattern = "held.example", .relay = RELAY_HOLD },
 };
 static struct config cfg;
 static struct relay_pool *pool;

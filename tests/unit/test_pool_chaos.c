@@ -41,7 +41,7 @@ struct sim_slot {
     bool may_overlap;
 };
 
-static struct config_route routes[] = { { .pattern = "*", .relay = RELAY_MX } };
+static struct config_route routes[] = { { .name = "*", .pattern = "*", .relay = RELAY_MX } };
 static struct config_tenant tenants[TENANTS - 1] = { { .name = "tiny", .weight = 1 },
                                                      { .name = "usual", .weight = 10 },
                                                      { .name = "large", .weight = 100 } };

@@ -16,7 +16,7 @@
 
 #define X "x.example"
 
-static struct config_route routes[] = { { .pattern = "*", .relay = RELAY_MX } };
+static struct config_route routes[] = { { .name = "*", .pattern = "*", .relay = RELAY_MX } };
 static struct config_tenant tenants[] = {
     { .name = "one", .weight = 10 },
     { .name = "three", .weight = 30 },

@@ -14,12 +14,12 @@
 #include "core/relay/route.h"
 
 static struct config_route routes[] = {
-    { .pattern = "*.example.org", .relay = RELAY_SMARTHOST },
-    { .pattern = "example.org", .relay = RELAY_SMARTHOST },
-    { .pattern = "*", .relay = RELAY_MX },
-    { .pattern = "*.deep.example.org", .relay = RELAY_HOLD },
-    { .pattern = "mx.deep.example.org", .relay = RELAY_MX },
-    { .pattern = "held.example", .relay = RELAY_HOLD },
+    { .name = "*.example.org", .pattern = "*.example.org", .relay = RELAY_SMARTHOST },
+    { .name = "example.org", .pattern = "example.org", .relay = RELAY_SMARTHOST },
+    { .name = "*", .pattern = "*", .relay = RELAY_MX },
+    { .name = "*.deep.example.org", .pattern = "*.deep.example.org", .relay = RELAY_HOLD },
+    { .name = "mx.deep.example.org", .pattern = "mx.deep.example.org", .relay = RELAY_MX },
+    { .name = "held.example", .pattern = "held.example", .relay = RELAY_HOLD },
 };
 static const struct config cfg = { .routes = routes, .route_count = ARRAY_LEN(routes) };
 /* Without a route for everybody. */
@@ -43,12 +43,17 @@ static const struct {
     { "", "*", "." },
 };
 
+static const struct config_route *find(const struct config *c, struct slice domain)
+{
+    return route_find(c, &(struct route_query){ .domain = domain, .lane = LANE_NORMAL });
+}
+
 static void the_most_specific_pattern_wins(void **state)
 {
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char key[DEST_KEY_MAX];
         struct slice domain = slice_str(rows[i].domain);
-        const struct config_route *route = route_find(&cfg, domain);
+        const struct config_route *route = find(&cfg, domain);
         if (!route || strcmp(route->pattern, rows[i].pattern) != 0)
             fail_msg("%s: %s, not %s", rows[i].domain, route ? route->pattern : "none",
                      rows[i].pattern);
@@ -56,8 +61,8 @@ static void the_most_specific_pattern_wins(void **state)
         assert_string_equal(key, rows[i].key);
         assert_ptr_equal(route_of_key(&cfg, slice_str(key)), route);
     }
-    assert_null(route_find(&strict, SLICE("other.example")));
-    assert_null(route_find(&strict, SLICE_NONE));
+    assert_null(find(&strict, SLICE("other.example")));
+    assert_null(find(&strict, SLICE_NONE));
 }
 
 /* Keys outlive configurations: what they named may be gone or be something else now. */
@@ -75,12 +80,85 @@ static void keys_are_bounded_and_printable(void **state)
 {
     char key[DEST_KEY_MAX], longest[1000];
     memset(longest, 'L', sizeof(longest));
-    const struct config_route *any = route_find(&cfg, SLICE("x"));
+    const struct config_route *any = find(&cfg, SLICE("x"));
     assert_int_equal(route_dest_key(any, slice_of(longest, sizeof(longest)), key),
                      DEST_KEY_MAX - 1);
     assert_int_equal(strlen(key), DEST_KEY_MAX - 1);
     assert_int_equal(route_dest_key(any, SLICE("a \x01\x7f\n.b"), key), 7);
     assert_string_equal(key, "a????.b");
+}
+
+/* --- tenants and lanes -------------------------------------------------------------------------
+ */
+
+static char *shop[] = { "shop", "store" }, *news[] = { "news" };
+static struct config_route special[] = {
+    { .name = "*", .pattern = "*", .relay = RELAY_MX },
+    { .name = "shop",
+      .pattern = "*",
+      .tenants = shop,
+      .tenant_count = 2,
+      .relay = RELAY_SMARTHOST },
+    { .name = "bulk", .pattern = "*", .lanes = 1U << LANE_BULK, .relay = RELAY_MX },
+    { .name = "shop-bulk",
+      .pattern = "*",
+      .tenants = shop,
+      .tenant_count = 2,
+      .lanes = 1U << LANE_BULK,
+      .relay = RELAY_MX },
+    { .name = "news-held",
+      .pattern = "*.held.example",
+      .tenants = news,
+      .tenant_count = 1,
+      .relay = RELAY_HOLD },
+    { .name = "example.org", .pattern = "example.org", .relay = RELAY_SMARTHOST },
+};
+static const struct config by_tenant = { .routes = special, .route_count = ARRAY_LEN(special) };
+
+static const struct {
+    const char *domain, *tenant;
+    enum mail_lane lane;
+    const char *name, *key;
+} choices[] = {
+    { "a.example", "", LANE_NORMAL, "*", "a.example" },
+    { "a.example", "other", LANE_URGENT, "*", "a.example" },
+    { "a.example", "shop", LANE_NORMAL, "shop", "@shop" },
+    { "a.example", "store", LANE_URGENT, "shop", "@shop" },
+    { "a.example", "other", LANE_BULK, "bulk", "bulk/a.example" },
+    { "A.Example", "shop", LANE_BULK, "shop-bulk", "shop-bulk/a.example" },
+    { "", "shop", LANE_BULK, "shop-bulk", "shop-bulk/." },
+    { "a.held.example", "news", LANE_BULK, "news-held", "!news-held" },
+    { "a.held.example", "shop", LANE_NORMAL, "shop", "@shop" },
+    { "example.org", "shop", LANE_BULK, "example.org", "@example.org" }, /* the domain decides */
+};
+
+static void the_tenant_then_the_lane_decide_among_routes_for_one_pattern(void **state)
+{
+    for (size_t i = 0; i < ARRAY_LEN(choices); i++) {
+        char key[DEST_KEY_MAX];
+        struct slice domain = slice_str(choices[i].domain);
+        struct route_query query = { domain, slice_str(choices[i].tenant), choices[i].lane };
+        const struct config_route *route = route_find(&by_tenant, &query);
+        assert_non_null(route);
+        assert_string_equal(route->name, choices[i].name);
+        route_dest_key(route, domain, key);
+        assert_string_equal(key, choices[i].key);
+        assert_ptr_equal(route_of_key(&by_tenant, slice_str(key)), route);
+    }
+}
+
+static void a_special_route_that_is_gone_is_not_found_by_its_key(void **state)
+{
+    assert_null(route_of_key(&by_tenant, SLICE("gone/a.example")));
+    assert_null(route_of_key(&by_tenant, SLICE("*/a.example")));    /* general: not its key */
+    assert_null(route_of_key(&by_tenant, SLICE("shop/a.example"))); /* a smarthost */
+    assert_null(route_of_key(&cfg, SLICE("bulk/a.example")));
+}
+
+static void the_domain_of_a_key(void **state)
+{
+    assert_string_equal(route_key_domain("a.example"), "a.example");
+    assert_string_equal(route_key_domain("bulk/a.example"), "a.example");
 }
 
 /* --- splitting ------------------------------------------------------------------------------- */
@@ -191,7 +269,7 @@ static void a_domain_has_one_place_however_it_is_written(void **state)
     check_group(&s.groups[2], "@*.example.org", (uint32_t[]){ 3 }, 1);
     for (uint32_t i = 0; i < 4; i++) {
         struct slice domain = s.m->rcpts[i].domain;
-        const struct config_route *route = route_find(&cfg, domain);
+        const struct config_route *route = find(&cfg, domain);
         size_t len = route_dest_key(route, domain, key);
         assert_string_equal(key, s.groups[i == 0 ? 0 : i - 1].key);
         assert_ptr_equal(route_of_key(&cfg, slice_of(key, len)), route);
@@ -228,6 +306,9 @@ int main(void)
         cmocka_unit_test(the_most_specific_pattern_wins),
         cmocka_unit_test(a_key_of_another_configuration_finds_nothing),
         cmocka_unit_test(keys_are_bounded_and_printable),
+        cmocka_unit_test(the_tenant_then_the_lane_decide_among_routes_for_one_pattern),
+        cmocka_unit_test(a_special_route_that_is_gone_is_not_found_by_its_key),
+        cmocka_unit_test(the_domain_of_a_key),
         cmocka_unit_test(groups_come_in_the_order_of_recipients),
         cmocka_unit_test(only_the_given_ones_in_the_given_order),
         cmocka_unit_test(who_has_no_route_is_named),
