@@ -221,7 +221,7 @@ static bool is_routed_as_before(struct relay_driver *r, const struct delivery *d
         char key[DEST_KEY_MAX];
         struct slice domain = d->message->rcpts[d->rcpts[i]].domain;
         struct route_query query = route_query_of(d->message, domain);
-        size_t len = route_dest_key(route_find(r->w->cfg, &query), domain, key);
+        size_t len = route_dest_key(route_find(r->w->cfg, &query), &query, key);
         if (!slice_eq(slice_of(key, len), slice_str(d->dest)))
             return false;
     }
@@ -314,7 +314,8 @@ static void have_hosts(struct lookup *l)
 static bool wants_policy(const struct lookup *l)
 {
     const struct config_route *route = l->dest->route;
-    return l->r->w->cfg->relay.mta_sts && route->relay == RELAY_MX && route->tls != ROUTE_TLS_OFF;
+    return l->r->w->cfg->relay.mta_sts && route->relay == RELAY_MX && route->tls != ROUTE_TLS_OFF &&
+           !route_key_waives_tls(l->dest->key);
 }
 
 /* Keeps the hosts that a policy allows; one that is tested only keeps all (RFC 8461 5). */
@@ -387,6 +388,9 @@ static void resolve(struct relay_driver *r, struct relay_dest *dest)
     if (dest->route->relay == RELAY_SMARTHOST)
         resolver_lookup_host(r->resolver, dest->route->host, dest->route->port, &r->w->now,
                              on_resolved, l);
+    else if (route_key_waives_tls(dest->key))
+        resolver_lookup_mx_without_dane(r->resolver, slice_str(route_key_domain(dest->key)),
+                                        &r->w->now, on_resolved, l);
     else
         resolver_lookup_mx(r->resolver, slice_str(route_key_domain(dest->key)), &r->w->now,
                            on_resolved, l);

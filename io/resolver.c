@@ -92,7 +92,8 @@ static void set_port(struct relay_host *h, uint16_t port)
         ((struct sockaddr_in6 *)&h->addr)->sin6_port = htons(port);
 }
 
-/* Gives the hosts (copied, so that the callee may look up more and evict what they came from). */
+/* Gives the hosts, at least one (copied, so that the callee may look up more and evict what they
+ * came from). */
 static void give_hosts(const struct relay_host *hosts, size_t count, uint32_t ttl_ms, uint16_t port,
                        resolver_fn *fn, void *ctx)
 {
@@ -122,13 +123,35 @@ static uint32_t ttl_left(const struct resolver *r, const struct resolver_entry *
     return left > 0 ? (uint32_t)left : 0;
 }
 
-static void give(struct resolver *r, const struct resolver_entry *e, uint16_t port, resolver_fn *fn,
-                 void *ctx)
+/* The hosts that somebody may be sent to; returns how many. */
+static size_t usable_hosts(const struct resolver_entry *e, bool waives_dane, struct relay_host *out)
 {
-    if (e->failure != FAILURE_NONE)
-        give_failure(e->failure, slice_str(e->name), ttl_left(r, e), fn, ctx);
+    size_t count = 0;
+    for (size_t i = 0; i < e->host_count; i++) {
+        if (e->hosts[i].tlsa.is_unknown && !waives_dane)
+            continue;
+        out[count] = e->hosts[i];
+        if (waives_dane)
+            out[count].tlsa = (struct tlsa_set){ 0 };
+        count++;
+    }
+    return count;
+}
+
+static void give(struct resolver *r, const struct resolver_entry *e,
+                 const struct resolver_waiter *w)
+{
+    if (e->failure != FAILURE_NONE) {
+        give_failure(e->failure, slice_str(e->name), ttl_left(r, e), w->fn, w->ctx);
+        return;
+    }
+    struct relay_host *hosts = mem_alloc(e->host_count * sizeof *hosts);
+    size_t count = usable_hosts(e, w->waives_dane, hosts);
+    if (count > 0)
+        give_hosts(hosts, count, ttl_left(r, e), w->port, w->fn, w->ctx);
     else
-        give_hosts(e->hosts, e->host_count, ttl_left(r, e), port, fn, ctx);
+        give_failure(FAILURE_TLSA, slice_str(e->name), ttl_left(r, e), w->fn, w->ctx);
+    free(hosts);
 }
 
 /* ---- concluding ---- */
@@ -154,20 +177,19 @@ static void order_hosts(struct resolver_entry *e)
     for (size_t i = 0; i < e->found_count; i++) {
         const struct resolver_found *f = &e->found[i];
         of_target = i > 0 && f[-1].target == f->target ? of_target + 1 : 0;
-        if (of_target >= RESOLVER_ADDRESS_MAX || e->targets[f->target].lacks_tlsa)
+        if (of_target >= RESOLVER_ADDRESS_MAX)
             continue;
         struct relay_host *h = &e->hosts[e->host_count++];
         h->addr = f->addr;
         h->addr_len = f->addr_len;
         snprintf(h->name, sizeof h->name, "%s", e->targets[f->target].name);
         h->tlsa = e->targets[f->target].tlsa;
+        h->tlsa.is_unknown = e->targets[f->target].lacks_tlsa;
     }
 }
 
 static enum resolver_failure why_no_host(const struct resolver_entry *e)
 {
-    if (e->lacks_tlsa)
-        return FAILURE_TLSA;
     if (e->is_uncertain)
         return FAILURE_SERVERS; /* P-211: never a bounce on a guess */
     if (e->saw_private)
@@ -204,7 +226,7 @@ static void conclude(struct resolver *r, struct resolver_entry *e)
     while (!list_is_empty(&e->waiters)) {
         struct resolver_waiter *w = list_entry(e->waiters.next, struct resolver_waiter, node);
         list_remove(&w->node);
-        give(r, e, w->port, w->fn, w->ctx);
+        give(r, e, w);
         free(w);
     }
     resolver_cache_keep(&r->cache, e);
@@ -450,8 +472,8 @@ void resolver_lookup_txt(struct resolver *r, const char *name, resolver_txt_fn *
 
 /* ---- entry points ---- */
 
-static void lookup(struct resolver *r, bool is_mx, struct slice name, uint16_t port,
-                   resolver_fn *fn, void *ctx)
+static void lookup(struct resolver *r, bool is_mx, struct slice name,
+                   const struct resolver_waiter *waiter)
 {
     struct resolver_entry *e = resolver_cache_find(&r->cache, is_mx, name);
     if (e && resolver_cache_keeps(e) && e->expires_ms <= r->now.mono_ms) {
@@ -460,14 +482,14 @@ static void lookup(struct resolver *r, bool is_mx, struct slice name, uint16_t p
     }
     if (e && e->state == ENTRY_KNOWN) {
         metrics_add(r->metrics, METRIC_DNS_CACHE_HITS_TOTAL, 1);
-        give(r, e, port, fn, ctx);
+        give(r, e, waiter);
         return;
     }
     bool is_new = e == NULL;
     if (is_new)
         e = resolver_cache_add(&r->cache, is_mx, name);
     struct resolver_waiter *w = mem_alloc(sizeof *w);
-    *w = (struct resolver_waiter){ .fn = fn, .ctx = ctx, .port = port };
+    *w = *waiter;
     list_push_back(&e->waiters, &w->node);
     if (is_new)
         begin(r, e);
@@ -486,16 +508,32 @@ static bool normalize(struct slice name, char out[ADDRESS_DOMAIN_MAX + 1])
     return true;
 }
 
-void resolver_lookup_mx(struct resolver *r, struct slice domain, const struct now *now,
-                        resolver_fn *fn, void *ctx)
+static void lookup_mx(struct resolver *r, struct slice domain, const struct now *now,
+                      const struct resolver_waiter *waiter)
 {
     char name[ADDRESS_DOMAIN_MAX + 1];
     r->now = *now;
     metrics_add(r->metrics, METRIC_DNS_LOOKUPS_TOTAL, 1);
     if (!normalize(domain, name))
-        give_failure(FAILURE_NAME, domain, r->cfg->dns.negative_ms, fn, ctx);
+        give_failure(FAILURE_NAME, domain, r->cfg->dns.negative_ms, waiter->fn, waiter->ctx);
     else
-        lookup(r, true, slice_str(name), r->cfg->relay.mx_port, fn, ctx);
+        lookup(r, true, slice_str(name), waiter);
+}
+
+void resolver_lookup_mx(struct resolver *r, struct slice domain, const struct now *now,
+                        resolver_fn *fn, void *ctx)
+{
+    struct resolver_waiter w = { .fn = fn, .ctx = ctx, .port = r->cfg->relay.mx_port };
+    lookup_mx(r, domain, now, &w);
+}
+
+void resolver_lookup_mx_without_dane(struct resolver *r, struct slice domain, const struct now *now,
+                                     resolver_fn *fn, void *ctx)
+{
+    struct resolver_waiter w = {
+        .fn = fn, .ctx = ctx, .port = r->cfg->relay.mx_port, .waives_dane = true
+    };
+    lookup_mx(r, domain, now, &w);
 }
 
 /* Addresses that need no DNS: a literal, or the names of /etc/hosts. Returns how many. */
@@ -529,7 +567,8 @@ void resolver_lookup_host(struct resolver *r, const char *name, uint16_t port,
     else if (!normalize(slice_str(name), lower))
         give_failure(FAILURE_SMARTHOST, slice_str(name), r->cfg->dns.negative_ms, fn, ctx);
     else
-        lookup(r, false, slice_str(lower), port, fn, ctx);
+        lookup(r, false, slice_str(lower),
+               &(struct resolver_waiter){ .fn = fn, .ctx = ctx, .port = port });
 }
 
 int resolver_fd(const struct resolver *r)

@@ -34,6 +34,10 @@ void resolver_process(struct resolver *r, const struct now *now);
 /* MX delivery: hosts of a mail domain, with relay.mx_port. */
 void resolver_lookup_mx(struct resolver *r, struct slice domain, const struct now *now,
                         resolver_fn *fn, void *ctx);
+/* The same for mail whose sender waives DANE ("TLS-Required: No", RFC 8689 5): no host has TLSA
+ * records. */
+void resolver_lookup_mx_without_dane(struct resolver *r, struct slice domain, const struct now *now,
+                                     resolver_fn *fn, void *ctx);
 /* Smarthost: the addresses of a name, or an address as it is; private addresses are allowed. */
 void resolver_lookup_host(struct resolver *r, const char *name, uint16_t port,
                           const struct now *now, resolver_fn *fn, void *ctx);

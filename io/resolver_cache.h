@@ -50,13 +50,13 @@ struct resolver_entry {
     bool is_uncertain;         /* a query failed for now: a later one may say more */
     bool saw_private;          /* an address was left out */
     bool is_secure;            /* DNSSEC vouches for its MX records, or that there are none */
-    bool lacks_tlsa;           /* a host was left out whose TLSA records cannot be had (P-200) */
+    bool lacks_tlsa;           /* the TLSA records of a host cannot be had (P-200) */
     uint32_t open;             /* queries under way */
     struct mx_target *targets; /* owned; until conclude */
     size_t target_count;
     struct resolver_found *found; /* owned; until conclude */
     size_t found_count;
-    struct relay_host *hosts; /* owned; with KNOWN; port 0 */
+    struct relay_host *hosts; /* owned; with KNOWN; port 0; those that lack TLSA records too */
     size_t host_count;
     uint32_t ttl_ms;    /* the least of what was seen */
     int64_t expires_ms; /* monotonic; with KNOWN */
@@ -69,6 +69,7 @@ struct resolver_waiter {
     resolver_fn *fn;
     void *ctx;
     uint16_t port;
+    bool waives_dane; /* it gets hosts without TLSA records, and those that lack them too */
 };
 
 struct resolver_cache {

@@ -140,6 +140,8 @@ const struct config_route *route_of_key(const struct config *cfg, struct slice k
         return route_named(cfg, slice_skip(key, 1), RELAY_SMARTHOST);
     if (key.len > 0 && key.ptr[0] == '!')
         return route_named(cfg, slice_skip(key, 1), RELAY_HOLD);
+    if (key.len > 0 && key.ptr[0] == '~')
+        key = slice_skip(key, 1);
     size_t slash = slice_find(key, '/');
     if (slash < key.len)
         return special_route(cfg, key, slash);
@@ -158,7 +160,7 @@ static char lower(char c)
  * for logs and keys. */
 static char key_octet(char c)
 {
-    return c > ' ' && c <= '~' && c != '/' ? lower(c) : '?';
+    return c > ' ' && c < '~' && c != '/' ? lower(c) : '?';
 }
 
 static size_t put_name(struct slice name, char out[DEST_KEY_MAX], size_t len)
@@ -169,26 +171,29 @@ static size_t put_name(struct slice name, char out[DEST_KEY_MAX], size_t len)
     return len;
 }
 
-static size_t put_mx_key(const struct config_route *route, struct slice domain,
+static size_t put_mx_key(const struct config_route *route, const struct route_query *query,
                          char out[DEST_KEY_MAX])
 {
     char ascii[IDN_ASCII_MAX];
-    struct slice name = ascii_domain(domain, ascii);
+    struct slice name = ascii_domain(query->domain, ascii);
     size_t len = 0;
+    if (query->waives_tls)
+        out[len++] = '~';
     if (!config_route_is_general(route)) {
         must(strlen(route->name) <= ROUTE_NAME_MAX);
-        len = put_name(slice_str(route->name), out, 0);
+        len = put_name(slice_str(route->name), out, len);
         out[len++] = '/';
     }
     return put_name(name.len > 0 ? name : SLICE(KEY_NO_DOMAIN), out, len);
 }
 
-size_t route_dest_key(const struct config_route *route, struct slice domain, char out[DEST_KEY_MAX])
+size_t route_dest_key(const struct config_route *route, const struct route_query *query,
+                      char out[DEST_KEY_MAX])
 {
     static const char signs[] = { [RELAY_SMARTHOST] = '@', [RELAY_HOLD] = '!' };
     size_t len;
     if (route->relay == RELAY_MX) {
-        len = put_mx_key(route, domain, out);
+        len = put_mx_key(route, query, out);
     } else {
         out[0] = signs[route->relay];
         len = put_name(slice_str(route->name), out, 1);
@@ -200,7 +205,7 @@ size_t route_dest_key(const struct config_route *route, struct slice domain, cha
 const char *route_key_domain(const char *key)
 {
     const char *slash = strchr(key, '/');
-    return slash ? slash + 1 : key;
+    return slash ? slash + 1 : key + route_key_waives_tls(key);
 }
 
 /* --- splitting ------------------------------------------------------------------------------- */
@@ -293,11 +298,12 @@ static uint32_t find_runs(const struct place *places, uint32_t count, struct run
     return run_count;
 }
 
-static void fill_group(struct route_group *group, const struct run *run, const struct place *places,
-                       struct arena *arena)
+static void fill_group(struct route_group *group, const struct message *m, const struct run *run,
+                       const struct place *places, struct arena *arena)
 {
     const struct place *first = &places[run->first];
-    route_dest_key(first->route, first->domain, group->key);
+    struct route_query query = route_query_of(m, first->domain);
+    route_dest_key(first->route, &query, group->key);
     group->route = first->route;
     group->rcpts = arena_alloc(arena, run->count * sizeof *group->rcpts);
     group->rcpt_count = run->count;
@@ -305,8 +311,8 @@ static void fill_group(struct route_group *group, const struct run *run, const s
         group->rcpts[i] = first[i].rcpt;
 }
 
-static size_t group_places(struct place *places, uint32_t count, struct arena *arena,
-                           struct route_group **groups)
+static size_t group_places(const struct message *m, struct place *places, uint32_t count,
+                           struct arena *arena, struct route_group **groups)
 {
     if (count > 1)
         qsort(places, count, sizeof *places, compare_places);
@@ -316,7 +322,7 @@ static size_t group_places(struct place *places, uint32_t count, struct arena *a
         qsort(runs, run_count, sizeof *runs, compare_runs);
     *groups = arena_alloc(arena, run_count * sizeof **groups);
     for (uint32_t i = 0; i < run_count; i++)
-        fill_group(&(*groups)[i], &runs[i], places, arena);
+        fill_group(&(*groups)[i], m, &runs[i], places, arena);
     free(runs);
     return run_count;
 }
@@ -332,7 +338,7 @@ size_t route_split(const struct config *cfg, struct message *m, const uint32_t *
     *unrouted_count = 0;
     uint32_t count =
         find_places(cfg, m, rcpts, rcpt_count, arena, places, *unrouted, unrouted_count);
-    size_t group_count = group_places(places, count, arena, groups);
+    size_t group_count = group_places(m, places, count, arena, groups);
     free(places);
     return group_count;
 }

@@ -11,6 +11,8 @@
  *     "."             the same for bare postmaster, which has no domain, and for a domain in
  *                     U-labels that has no A-labels: the root has no MX
  *     "NAME/DOMAIN"   MX delivery by the route of that name, which is for some tenants or lanes
+ *     "~..."          one of these three for mail whose sender waives the recipients' policies on
+ *                     TLS (P-72): what is known of the hosts, and their connections, differ
  *     "@NAME"         the smarthost of the route of that name (often its pattern)
  *     "!NAME"         held by the route of that name
  * Keys hold printable ASCII without space; they are names in Redis and in `kilat queue`.
@@ -25,11 +27,13 @@ struct route_query {
     struct slice domain; /* in U-labels or A-labels; "" for bare postmaster: matches "*" only */
     struct slice tenant; /* "": none */
     enum mail_lane lane;
+    bool waives_tls; /* "TLS-Required: No" (RFC 8689 5) */
 };
 
 static inline struct route_query route_query_of(const struct message *m, struct slice domain)
 {
-    return (struct route_query){ domain, m->tenant, message_lane(m) };
+    bool waives_tls = (m->flags & MESSAGE_TLS_OPTIONAL) && !(m->flags & MESSAGE_REQUIRE_TLS);
+    return (struct route_query){ domain, m->tenant, message_lane(m), waives_tls };
 }
 
 /* NULL: none matches. */
@@ -37,12 +41,17 @@ const struct config_route *route_find(const struct config *cfg, const struct rou
 /* Finds the route a key names; for MX keys the route of that domain. NULL: the configuration no
  * longer has it. */
 const struct config_route *route_of_key(const struct config *cfg, struct slice key);
-/* Writes the NUL-terminated destination key; returns its length. */
-size_t route_dest_key(const struct config_route *route, struct slice domain,
+/* Writes the NUL-terminated key of the destination that the query has by the route that was found
+ * for it; returns its length. */
+size_t route_dest_key(const struct config_route *route, const struct route_query *query,
                       char out[DEST_KEY_MAX]);
 
 /* The domain in the key of an MX delivery: a part of it. */
 const char *route_key_domain(const char *key);
+static inline bool route_key_waives_tls(const char *key)
+{
+    return key[0] == '~';
+}
 
 /* Recipients of one message that share a destination. */
 struct route_group {

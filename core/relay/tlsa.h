@@ -28,6 +28,7 @@ struct tlsa_record {
 
 struct tlsa_set {
     bool is_present; /* the host must speak TLS */
+    bool is_unknown; /* they cannot be had: nobody can say whom to trust (P-200) */
     uint8_t count;   /* usable ones; 0 with is_present: whoever it is */
     struct tlsa_record records[TLSA_RECORDS_MAX];
 };

@@ -51,15 +51,17 @@ def with_chain(ca, pair):
 def net(gateways, folder, ca):
     """net(record, certificate): a gateway, and the MX of rcpt.test with that TLSA record."""
     with contextlib.ExitStack() as stack:
-        def make(record, certificate, zone="test", route=None, more="", settings=None, **mx):
+        def make(record, certificate, zone="test", route=None, more="", settings=None, broken=None,
+                 **mx):
             port = free_port()
             host = stack.enter_context(Mx(host="127.0.0.2", port=port, tls=certificate, **mx))
             records = f"rcpt MX 10 mx.rcpt\nmx.rcpt A 127.0.0.2\n{more}"
             for line in [record] if isinstance(record, str) else record or []:
                 records += f"_{port}._tcp.mx.rcpt {line}\n"
-            dns = stack.enter_context(Knot(folder / "knot", {zone: records},
+            zones = {zone: records, **({"broken": broken} if broken else {})}
+            dns = stack.enter_context(Knot(folder / "knot", zones,
                                            ["test"] if zone == "test" else [],
-                                           ["broken"] if zone == "broken" else []))
+                                           ["broken"] if "broken" in zones else []))
             anchors = dns.trust_anchor
             if zone not in ("test", "broken"):
                 anchors.write_text("elsewhere. DS 1 13 2 " + "00" * 32 + "\n")
@@ -177,6 +179,28 @@ def test_bogus(net, ca):
     ident = test_promises.submit(kilat, message(), "<to@rcpt.broken>")
     done = kilat.wait_event("relay.done", id=ident, fate="deferred")
     assert done["stage"] == "dns" and host.connections == []
+
+
+@pytest.mark.parametrize("trouble", ["key", "no tls"])
+def test_sender_waives_it(net, ca, trouble):
+    """P-72: "TLS-Required: No" goes to a host that is not what the records say; others do not, and
+    do not share its connection."""
+    pair = ca.issue("mx.rcpt.test") if trouble == "key" else None
+    kilat, host = net(tlsa(3, 1, 1, ca.issue("x.test")[0]), pair)
+    test_promises.submit(kilat, message(TLS_Required="No"))
+    assert bool(host.wait(1)[0].tls) == (trouble == "key")
+    done = kilat.wait_event("relay.done", id=submit(kilat), fate="deferred")
+    assert done["stage"] == "tls" and len(host.messages) == 1
+
+
+def test_sender_waives_records_that_cannot_be_had(net, ca):
+    """P-72, P-200: only such mail goes where nobody can say what the records are."""
+    pair = ca.issue("mx.rcpt.test")
+    kilat, host = net("CNAME tlsa.broken.", pair, broken=f"tlsa {tlsa(3, 1, 1, pair[0])}\n")
+    test_promises.submit(kilat, message(TLS_Required="No"))
+    assert host.wait(1)[0].tls
+    done = kilat.wait_event("relay.done", id=submit(kilat), fate="deferred")
+    assert done["stage"] == "dns" and "TLSA records" in done["text"]
 
 
 def test_off_means_off(net, ca):

@@ -126,6 +126,18 @@ def test_other_modes_keep_nothing_back(net, ca, mode):
         assert "is not for mx.rcpt.test" in kilat.wait_event("sts.testing")["error"]
 
 
+@pytest.mark.parametrize("trouble", ["name", "no tls"])
+def test_sender_waives_it(net, ca, trouble):
+    """P-72: "TLS-Required: No": what the policy keeps back goes; the next mail is kept back."""
+    kilat, host = net(policy("enforce", "mx.rcpt.test"),
+                      ca.issue("mx.other.test") if trouble == "name" else None)
+    ident = test_promises.submit(kilat, message(TLS_Required="No"))
+    assert bool(host.wait(1)[0].tls) == (trouble == "name")
+    assert kilat.wait_event("relay.done", id=ident)["dest"] == "~rcpt.test"
+    deferred(kilat, "")
+    assert len(host.messages) == 1
+
+
 @pytest.mark.parametrize("trouble", ["certificate", "authority", "redirect", "missing", "type",
                                      "text", "large", "cut"])
 def test_policy_cannot_be_had(net, ca, tmp_path, trouble):

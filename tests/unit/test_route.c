@@ -48,6 +48,11 @@ static const struct config_route *find(const struct config *c, struct slice doma
     return route_find(c, &(struct route_query){ .domain = domain, .lane = LANE_NORMAL });
 }
 
+static size_t key_of(const struct config_route *route, struct slice domain, char *out)
+{
+    return route_dest_key(route, &(struct route_query){ .domain = domain }, out);
+}
+
 static void the_most_specific_pattern_wins(void **state)
 {
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -57,7 +62,7 @@ static void the_most_specific_pattern_wins(void **state)
         if (!route || strcmp(route->pattern, rows[i].pattern) != 0)
             fail_msg("%s: %s, not %s", rows[i].domain, route ? route->pattern : "none",
                      rows[i].pattern);
-        assert_int_equal(route_dest_key(route, domain, key), strlen(rows[i].key));
+        assert_int_equal(key_of(route, domain, key), strlen(rows[i].key));
         assert_string_equal(key, rows[i].key);
         assert_ptr_equal(route_of_key(&cfg, slice_str(key)), route);
     }
@@ -81,10 +86,9 @@ static void keys_are_bounded_and_printable(void **state)
     char key[DEST_KEY_MAX], longest[1000];
     memset(longest, 'L', sizeof(longest));
     const struct config_route *any = find(&cfg, SLICE("x"));
-    assert_int_equal(route_dest_key(any, slice_of(longest, sizeof(longest)), key),
-                     DEST_KEY_MAX - 1);
+    assert_int_equal(key_of(any, slice_of(longest, sizeof(longest)), key), DEST_KEY_MAX - 1);
     assert_int_equal(strlen(key), DEST_KEY_MAX - 1);
-    assert_int_equal(route_dest_key(any, SLICE("a \x01\x7f\n.b"), key), 7);
+    assert_int_equal(key_of(any, SLICE("a \x01\x7f\n.b"), key), 7);
     assert_string_equal(key, "a????.b");
 }
 
@@ -132,6 +136,35 @@ static const struct {
     { "example.org", "shop", LANE_BULK, "example.org", "@example.org" }, /* the domain decides */
 };
 
+/* P-72. */
+static void mail_that_waives_tls_has_destinations_of_its_own(void **state)
+{
+    static const struct {
+        const char *domain;
+        enum mail_lane lane;
+        const char *key, *of_key;
+    } waiving[] = {
+        { "a.example", LANE_NORMAL, "~a.example", "a.example" },
+        { "a.example", LANE_BULK, "~bulk/a.example", "a.example" },
+        { "", LANE_NORMAL, "~.", "." },
+        { "example.org", LANE_NORMAL, "@example.org", NULL }, /* what a smarthost must is ours */
+        { "~a.example", LANE_NORMAL, "~?a.example", "?a.example" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(waiving); i++) {
+        char key[DEST_KEY_MAX];
+        struct route_query query = { .domain = slice_str(waiving[i].domain),
+                                     .lane = waiving[i].lane,
+                                     .waives_tls = true };
+        const struct config_route *route = route_find(&by_tenant, &query);
+        route_dest_key(route, &query, key);
+        assert_string_equal(key, waiving[i].key);
+        assert_ptr_equal(route_of_key(&by_tenant, slice_str(key)), route);
+        assert_int_equal(route_key_waives_tls(key), waiving[i].of_key != NULL);
+        if (waiving[i].of_key)
+            assert_string_equal(route_key_domain(key), waiving[i].of_key);
+    }
+}
+
 static void the_tenant_then_the_lane_decide_among_routes_for_one_pattern(void **state)
 {
     for (size_t i = 0; i < ARRAY_LEN(choices); i++) {
@@ -141,7 +174,7 @@ static void the_tenant_then_the_lane_decide_among_routes_for_one_pattern(void **
         const struct config_route *route = route_find(&by_tenant, &query);
         assert_non_null(route);
         assert_string_equal(route->name, choices[i].name);
-        route_dest_key(route, domain, key);
+        key_of(route, domain, key);
         assert_string_equal(key, choices[i].key);
         assert_ptr_equal(route_of_key(&by_tenant, slice_str(key)), route);
     }
@@ -270,7 +303,7 @@ static void a_domain_has_one_place_however_it_is_written(void **state)
     for (uint32_t i = 0; i < 4; i++) {
         struct slice domain = s.m->rcpts[i].domain;
         const struct config_route *route = find(&cfg, domain);
-        size_t len = route_dest_key(route, domain, key);
+        size_t len = key_of(route, domain, key);
         assert_string_equal(key, s.groups[i == 0 ? 0 : i - 1].key);
         assert_ptr_equal(route_of_key(&cfg, slice_of(key, len)), route);
     }
@@ -308,6 +341,7 @@ int main(void)
         cmocka_unit_test(keys_are_bounded_and_printable),
         cmocka_unit_test(the_tenant_then_the_lane_decide_among_routes_for_one_pattern),
         cmocka_unit_test(a_special_route_that_is_gone_is_not_found_by_its_key),
+        cmocka_unit_test(mail_that_waives_tls_has_destinations_of_its_own),
         cmocka_unit_test(the_domain_of_a_key),
         cmocka_unit_test(groups_come_in_the_order_of_recipients),
         cmocka_unit_test(only_the_given_ones_in_the_given_order),
