@@ -134,8 +134,8 @@ static void on_secure(struct conn *c, int result)
     const char *names[] = { f->request.host };
     if (result < 0) {
         snprintf(f->why, sizeof f->why, "TLS: %s", tls_session_error(conn_tls(c)));
-    } else if (!tls_client_verify(f->tls, conn_tls(c), f->request.ca_file, names, 1, f->why,
-                                  sizeof f->why)) {
+    } else if (tls_client_verify(f->tls, conn_tls(c), f->request.ca_file, names, 1, f->why,
+                                 sizeof f->why) != TLS_TRUSTED) {
         end(f, f->why, SLICE_NONE);
     } else {
         gather_printf(conn_out(c),

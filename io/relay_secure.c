@@ -176,7 +176,7 @@ static enum judge judge_of(const struct outbound *o)
     return o->slot->dest->route->tls == ROUTE_TLS_VERIFY ? JUDGE_ROUTE : JUDGE_NOBODY;
 }
 
-static bool is_right_peer(struct outbound *o, enum judge judge, char *why, size_t cap)
+static enum tls_trust trust_peer(struct outbound *o, enum judge judge, char *why, size_t cap)
 {
     const struct config_route *route = o->slot->dest->route;
     const struct tls_session *tls = conn_tls(o->conn);
@@ -190,7 +190,7 @@ static bool is_right_peer(struct outbound *o, enum judge judge, char *why, size_
         return tls_client_verify(o->r->tls, tls, route->ca_file, names, names_of(o, names), why,
                                  cap);
     }
-    return true;
+    return TLS_TRUSTED;
 }
 
 /* RFC 8461 5: a policy that is tested keeps nothing back; its domain may read our reports. */
@@ -214,7 +214,7 @@ void outbound_take_tls(struct outbound *o)
 {
     char why[256];
     enum judge judge = judge_of(o);
-    bool is_right = is_right_peer(o, judge, why, sizeof why);
+    bool is_right = trust_peer(o, judge, why, sizeof why) == TLS_TRUSTED;
     bool is_verified = is_right && judge != JUDGE_NOBODY;
     if (!is_right && is_only_tested(o, judge)) {
         log_testing(o, why);

@@ -54,15 +54,26 @@ void tls_client_free(struct tls_client *client); /* after its sessions; NULL is 
  * peer for resumption (copied), such as "mx.example.org:25". */
 struct tls_session *tls_session_new_client(struct tls_client *client, const char *server_name,
                                            const char *host);
-/* After the handshake: the peer's certificate is signed by an authority of ca_file (NULL: the
- * system's) and good for one of these names, host names or addresses. False: *why, of `cap` octets,
- * says what is wrong, for the log and the sender. */
-bool tls_client_verify(struct tls_client *client, const struct tls_session *t, const char *ca_file,
-                       const char *const *names, size_t name_count, char *why, size_t cap);
+/* What a certificate turned out to be; why_not says more to people. */
+enum tls_trust {
+    TLS_TRUSTED,
+    TLS_OTHER_NAME, /* it is good, but for somebody else */
+    TLS_EXPIRED,    /* it, or one that signed it, is out of date */
+    TLS_UNTRUSTED,  /* nobody we know has signed it */
+    TLS_OTHER_KEY,  /* it is not what the TLSA records say */
+    TLS_UNKNOWN,    /* there is none, or nothing to check it by */
+};
+/* After the handshake: TRUSTED when the peer's certificate is signed by an authority of ca_file
+ * (NULL: the system's) and good for one of these names, host names or addresses. Otherwise why, of
+ * `cap` octets, says what is wrong, for the log and the sender. */
+enum tls_trust tls_client_verify(struct tls_client *client, const struct tls_session *t,
+                                 const char *ca_file, const char *const *names, size_t name_count,
+                                 char *why, size_t cap);
 /* The same by DANE (RFC 7672 3): the certificate, or one that signed it, is what a TLSA record
  * says. Names count for the latter only. */
-bool tls_client_verify_tlsa(const struct tls_session *t, const struct tlsa_set *tlsa,
-                            const char *const *names, size_t name_count, char *why, size_t cap);
+enum tls_trust tls_client_verify_tlsa(const struct tls_session *t, const struct tlsa_set *tlsa,
+                                      const char *const *names, size_t name_count, char *why,
+                                      size_t cap);
 void tls_session_free(struct tls_session *t); /* NULL is harmless */
 
 enum tls_result {

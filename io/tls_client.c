@@ -194,46 +194,67 @@ static bool has_name(X509 *cert, const char *name)
            1;
 }
 
-static bool has_one_of(X509 *cert, const char *const *names, size_t count, char *why, size_t cap)
+static enum tls_trust check_names(X509 *cert, const char *const *names, size_t count, char *why,
+                                  size_t cap)
 {
     for (size_t i = 0; i < count; i++)
         if (has_name(cert, names[i]))
-            return true;
+            return TLS_TRUSTED;
     snprintf(why, cap, "the certificate is not for %s", count > 0 ? names[0] : "this host");
-    return false;
+    return TLS_OTHER_NAME;
 }
 
-/* True when the chain ends in the store. */
-static bool is_signed(X509_STORE *store, X509 *cert, STACK_OF(X509) * chain, char *why, size_t cap)
+static enum tls_trust trust_of(int error)
+{
+    switch (error) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID: return TLS_EXPIRED;
+    default: return TLS_UNTRUSTED;
+    }
+}
+
+/* Whether the chain ends in the store. */
+static enum tls_trust check_chain(X509_STORE *store, X509 *cert, STACK_OF(X509) * chain, char *why,
+                                  size_t cap)
 {
     X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    enum tls_trust trust = TLS_TRUSTED;
     must(ctx && X509_STORE_CTX_init(ctx, store, cert, chain));
     must(X509_STORE_CTX_set_default(ctx, "ssl_server"));
-    bool is_good = X509_verify_cert(ctx) == 1;
-    if (!is_good)
-        snprintf(why, cap, "the certificate is not good: %s",
-                 X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx)));
+    if (X509_verify_cert(ctx) != 1) {
+        int error = X509_STORE_CTX_get_error(ctx);
+        trust = trust_of(error);
+        snprintf(why, cap, "the certificate is not good: %s", X509_verify_cert_error_string(error));
+    }
     X509_STORE_CTX_free(ctx);
     ERR_clear_error();
-    return is_good;
+    return trust;
 }
 
-bool tls_client_verify(struct tls_client *client, const struct tls_session *t, const char *ca_file,
-                       const char *const *names, size_t name_count, char *why, size_t cap)
+static enum tls_trust check(X509_STORE *store, STACK_OF(X509) * chain, const char *const *names,
+                            size_t name_count, char *why, size_t cap)
+{
+    X509 *cert = sk_X509_value(chain, 0);
+    enum tls_trust trust = check_chain(store, cert, chain, why, cap);
+    return trust == TLS_TRUSTED ? check_names(cert, names, name_count, why, cap) : trust;
+}
+
+enum tls_trust tls_client_verify(struct tls_client *client, const struct tls_session *t,
+                                 const char *ca_file, const char *const *names, size_t name_count,
+                                 char *why, size_t cap)
 {
     const char *file = ca_file ? ca_file : SYSTEM_CA_FILE;
     STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(t->ssl);
     X509_STORE *store = authorities_of(client, file);
     if (!chain || sk_X509_num(chain) == 0) {
         snprintf(why, cap, "the host showed no certificate");
-        return false;
+        return TLS_UNKNOWN;
     }
     if (!store) {
         snprintf(why, cap, "no authorities can be read from %s", file);
-        return false;
+        return TLS_UNKNOWN;
     }
-    X509 *cert = sk_X509_value(chain, 0);
-    return is_signed(store, cert, chain, why, cap) && has_one_of(cert, names, name_count, why, cap);
+    return check(store, chain, names, name_count, why, cap);
 }
 
 /* --- DANE ------------------------------------------------------------------------------------ */
@@ -285,24 +306,23 @@ static bool has_anchor(const struct tlsa_set *tlsa, STACK_OF(X509) * chain)
     return false;
 }
 
-bool tls_client_verify_tlsa(const struct tls_session *t, const struct tlsa_set *tlsa,
-                            const char *const *names, size_t name_count, char *why, size_t cap)
+enum tls_trust tls_client_verify_tlsa(const struct tls_session *t, const struct tlsa_set *tlsa,
+                                      const char *const *names, size_t name_count, char *why,
+                                      size_t cap)
 {
     STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(t->ssl);
     if (!chain || sk_X509_num(chain) == 0) {
         snprintf(why, cap, "the host showed no certificate");
-        return false;
+        return TLS_UNKNOWN;
     }
-    X509 *cert = sk_X509_value(chain, 0);
-    if (is_end_entity(tlsa, cert))
-        return true;
+    if (is_end_entity(tlsa, sk_X509_value(chain, 0)))
+        return TLS_TRUSTED;
     if (!has_anchor(tlsa, chain)) {
         snprintf(why, cap, "the certificate is not what the TLSA records of the host say");
-        return false;
+        return TLS_OTHER_KEY;
     }
     X509_STORE *store = anchors_of(tlsa, chain);
-    bool is_good =
-        is_signed(store, cert, chain, why, cap) && has_one_of(cert, names, name_count, why, cap);
+    enum tls_trust trust = check(store, chain, names, name_count, why, cap);
     X509_STORE_free(store);
-    return is_good;
+    return trust;
 }
