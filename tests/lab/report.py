@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""report - the outcome of a run, for the terminal and as docs/lab.md."""
+import platform
+import subprocess
+import time
+
+HEAD = """# Real servers: what was delivered, deferred, bounced, and why
+
+<!-- Made by `tests/lab/run --write docs/lab.md`; do not edit. -->
+
+`tests/lab/run` starts {servers} as MX hosts on one machine, each in a network namespace
+and a Debian of its own, with {knot} and zones that are signed. They listen at port 25 of
+their own addresses. Kilat sends one message for each case, all at once, and is told nothing of what
+waits for it: it finds keys, policies and hosts by DNS. What becomes of each message is compared
+with what must, in Kilat's log and in the mailboxes of the servers: whether it is there once, whole,
+over TLS. The table is from a run in which all was as it must be: {date}, Kilat {kilat}, Linux
+{linux}, {seconds} seconds for all of it, retries a second apart.
+
+"Rows" are those of the protocol checklist (P-numbers, as in the sources) that say what must happen.
+
+| case | MX hosts | outcome | why, in the words of the log | rows |
+|---|---|---|---|---|
+"""
+
+
+def show(scene):
+    """Prints a line for each case, and more for each difference; returns how many have any."""
+    failed = 0
+    for case in scene.cases:
+        wrong = scene.differences(case)
+        failed += bool(wrong)
+        print(f"{'FAILED' if wrong else 'ok    '} {case.name:16} {ended(scene, case):44} "
+              f"{scene.reason(case)[:90]}", flush=True)
+        for line in wrong:
+            print("       | " + line, flush=True)
+    print(f"{len(scene.cases) - failed} passed, {failed} failed")
+    return failed
+
+
+def ended(scene, case):
+    """The steps of its recipients; where they differ, whose they are."""
+    by_steps = {}
+    for rcpt in case.rcpts:
+        by_steps.setdefault(" → ".join(scene.steps(case, rcpt)), []).append(rcpt)
+    if len(by_steps) == 1:
+        return next(iter(by_steps))
+    return "; ".join(f"{', '.join(rcpts)}: {steps}" for steps, rcpts in by_steps.items())
+
+
+def document(scene):
+    servers = ", ".join(f"{s.title} {s.root.version()}" for s in scene.servers)
+    text = HEAD.format(servers=servers, knot=first_line("knotd", "-V"),
+                       kilat=first_line(scene.kilat.program, "--version").split()[1],
+                       date=time.strftime("%-d %B %Y", time.gmtime()),
+                       linux=platform.release().split("-")[0],
+                       seconds=round(time.monotonic() - scene.began))
+    return text + "".join(row(scene, case) for case in scene.cases)
+
+
+def first_line(*command):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    return (done.stdout or done.stderr).split("\n")[0]
+
+
+def row(scene, case):
+    rows = ", ".join(f"P-{number}" for number in case.rows)
+    cells = (case.what, case.hosts, outcome(scene, case), why(scene, case), rows)
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def outcome(scene, case):
+    return ended(scene, case) + (f", {case.tls}" if case.tls else "")
+
+
+def why(scene, case):
+    return " ".join(scene.reason(case).split()).replace("|", "\\|")
