@@ -7,6 +7,7 @@
  * sender's pattern is, core/smtp knows.
  */
 #include "io/config_file.h"
+#include "core/smtp/address.h"
 #include "core/smtp/sender_list.h"
 #include "io/fail.h"
 
@@ -63,6 +64,19 @@ static enum status check_senders(const struct config_tenant *t, const char *file
     return STATUS_OK;
 }
 
+static enum status check_report_from(const struct config *cfg, struct buf *error)
+{
+    struct address parsed;
+    const char *from = cfg->relay.tls_report_from;
+    if (!from || (address_parse_mailbox(slice_str(from), &parsed) == ADDRESS_OK &&
+                  parsed.domain.len > 0 && !parsed.is_literal))
+        return STATUS_OK;
+    return fail_with(error, STATUS_BAD,
+                     "%s: relay: tls_report_from: \"%.60s\" is no mailbox: write "
+                     "\"tls-reports@example.org\"",
+                     cfg->file, from);
+}
+
 static enum status parse_file(const char *path, struct slice text, struct config **out,
                               struct buf *error)
 {
@@ -70,6 +84,8 @@ static enum status parse_file(const char *path, struct slice text, struct config
     enum status st = config_parse(path, text, &cfg, error);
     for (size_t i = 0; st == STATUS_OK && i < cfg->tenant_count; i++)
         st = check_senders(&cfg->tenants[i], cfg->file, error);
+    if (st == STATUS_OK)
+        st = check_report_from(cfg, error);
     if (st == STATUS_OK)
         *out = cfg;
     else if (cfg)

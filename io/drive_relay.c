@@ -83,7 +83,8 @@ struct relay_driver *relay_new(struct worker *w)
         free(r);
         return NULL;
     }
-    r->sts = sts_store_new(w, r->resolver, r->tls);
+    r->reports = tls_reports_new(w, r->resolver);
+    r->sts = sts_store_new(w, r->resolver, r->tls, r->reports);
     ring_on(w->ring, RING_POLL, on_poll, r);
     arm_resolver(r);
     return r;
@@ -114,6 +115,7 @@ void relay_free(struct relay_driver *r)
     relay_pool_free(r->pool);
     resolver_free(r->resolver);
     sts_store_free(r->sts);
+    tls_reports_free(r->reports);
     tls_client_free(r->tls);
     struct list *node;
     while ((node = list_pop_front(&r->lookups)))
@@ -342,10 +344,14 @@ static void on_policy(void *ctx, const struct sts_policy *policy)
         .text = { NONE_ALLOWED, sizeof NONE_ALLOWED - 1 },
     };
     struct lookup *l = ctx;
-    if (policy && policy->mode != STS_NONE)
+    if (policy && policy->mode != STS_NONE) {
+        tls_reports_note_policy(l->r->reports, route_key_domain(l->dest->key), policy);
         obey(l, policy);
-    if (l->host_count == 0)
+    }
+    if (l->host_count == 0) {
         keep_failure(l, &none_allowed);
+        relay_report_no_host(l->r, l->dest, TLS_POLICY_STS, TLS_OUTCOME_OTHER);
+    }
     have_hosts(l);
 }
 
@@ -368,6 +374,8 @@ static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_c
         keep_hosts(l, hosts, host_count, ttl_ms);
     else
         keep_failure(l, failure);
+    if (host_count == 0 && strcmp(failure->enhanced, "4.7.5") == 0)
+        relay_report_no_host(l->r, l->dest, TLS_POLICY_TLSA, TLS_OUTCOME_DNSSEC);
     if (l->fallback_next < l->dest->route->fallback_count) {
         look_up_fallback(l);
         return;
@@ -489,6 +497,7 @@ void relay_drain(struct relay_driver *r)
 void relay_abandon(struct relay_driver *r)
 {
     sts_store_abandon(r->sts);
+    tls_reports_abandon(r->reports);
     list_for_each_safe (node, &r->outbounds) {
         struct outbound *o = list_entry(node, struct outbound, node);
         o->is_abandoned = true;

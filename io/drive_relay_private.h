@@ -2,12 +2,13 @@
 #pragma once
 /*
  * drive_relay_private - the relay driver's inside, shared by drive_relay.c (deliveries, what the
- * pool asks), relay_outbound.c (one connection), relay_secure.c (its TLS and login) and
- * relay_body.c (content on its way).
+ * pool asks), relay_outbound.c (one connection), relay_secure.c (its TLS and login), relay_report.c
+ * (what TLS reports tell of it) and relay_body.c (content on its way).
  */
 #include "core/relay/pool.h"
 #include "io/drive_relay.h"
 #include "io/settle.h"
+#include "io/tls_reports.h"
 
 /* The body that is being written. */
 struct body {
@@ -46,6 +47,7 @@ struct outbound {
     bool is_closing;       /* conn_finish or conn_close was called */
     bool hung_up_on_ehlo;  /* the peer did */
     bool is_abandoned;     /* the worker ends: it is not tried again */
+    bool is_told;          /* it is in the TLS reports */
 };
 
 /* What this worker has of one shard. */
@@ -60,8 +62,9 @@ struct relay_driver {
     struct worker *w; /* borrowed */
     struct relay_pool *pool;
     struct resolver *resolver;
-    struct tls_client *tls; /* owned */
-    struct sts_store *sts;  /* owned */
+    struct tls_client *tls;      /* owned */
+    struct sts_store *sts;       /* owned */
+    struct tls_reports *reports; /* owned; NULL: none are made */
     struct list outbounds;
     struct list lookups; /* at the resolver */
     struct settle settle;
@@ -100,6 +103,18 @@ void outbound_start_tls(struct outbound *o);
 /* The handshake is over: finds out whom it was with, and tells the machine, or ends it. */
 void outbound_take_tls(struct outbound *o);
 const char *outbound_tls_error(const struct outbound *o);
+/* Whose policy the connection is held to, as TLS reports tell it. */
+enum tls_policy outbound_tls_policy(const struct outbound *o);
+
+/* relay_report.c; these do nothing where no reports are made. */
+
+/* Counts a connection, the first time. */
+void outbound_report_tls(struct outbound *o, enum tls_policy policy, enum tls_outcome outcome);
+/* It is what it is going to be: counts one that is not encrypted although it should be. */
+void outbound_report_clear(struct outbound *o);
+/* Counts that a policy left no host to connect to. */
+void relay_report_no_host(struct relay_driver *r, const struct relay_dest *dest,
+                          enum tls_policy policy, enum tls_outcome outcome);
 
 /* relay_body.c */
 

@@ -126,6 +126,7 @@ static void tell_pool(struct outbound *o)
     enum client_state state = o->client.state;
     if (!o->was_ready && (state == CLIENT_READY || state == CLIENT_BUSY)) {
         o->was_ready = true;
+        outbound_report_clear(o);
         o->slot->messages_max = o->client.limits.mail_max;
         relay_pool_connected(o->r->pool, o->slot, &o->r->w->now);
     }
@@ -212,6 +213,7 @@ static void on_secure(struct conn *c, int result)
     if (o->is_closing)
         return;
     if (result < 0) {
+        outbound_report_tls(o, outbound_tls_policy(o), TLS_OUTCOME_OTHER);
         smtp_client_lost(&o->client, OUTCOME_TLS, outbound_tls_error(o));
         outbound_close(o, true);
     } else {
@@ -263,6 +265,8 @@ static void on_closed(struct conn *c)
     collect_finished(o);
     body_end(o);
     log_closed(o, failure);
+    if (failure && failure->stage == OUTCOME_TLS)
+        outbound_report_clear(o);
     body_unpin(o, UINT64_MAX);
     wheel_clear(&r->w->wheel, &o->timer);
     outbound_free_secret(o->secret);

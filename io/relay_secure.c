@@ -176,6 +176,26 @@ static enum judge judge_of(const struct outbound *o)
     return o->slot->dest->route->tls == ROUTE_TLS_VERIFY ? JUDGE_ROUTE : JUDGE_NOBODY;
 }
 
+enum tls_policy outbound_tls_policy(const struct outbound *o)
+{
+    if (o->tlsa.is_present)
+        return TLS_POLICY_TLSA;
+    return o->sts != STS_NONE ? TLS_POLICY_STS : TLS_POLICY_NONE;
+}
+
+static enum tls_outcome outcome_of(enum tls_trust trust)
+{
+    switch (trust) {
+    case TLS_TRUSTED: return TLS_OUTCOME_SUCCESS;
+    case TLS_OTHER_NAME: return TLS_OUTCOME_OTHER_NAME;
+    case TLS_EXPIRED: return TLS_OUTCOME_EXPIRED;
+    case TLS_UNTRUSTED: return TLS_OUTCOME_UNTRUSTED;
+    case TLS_OTHER_KEY: return TLS_OUTCOME_TLSA;
+    case TLS_UNKNOWN: break;
+    }
+    return TLS_OUTCOME_OTHER;
+}
+
 static enum tls_trust trust_peer(struct outbound *o, enum judge judge, char *why, size_t cap)
 {
     const struct config_route *route = o->slot->dest->route;
@@ -214,8 +234,10 @@ void outbound_take_tls(struct outbound *o)
 {
     char why[256];
     enum judge judge = judge_of(o);
-    bool is_right = trust_peer(o, judge, why, sizeof why) == TLS_TRUSTED;
+    enum tls_trust trust = trust_peer(o, judge, why, sizeof why);
+    bool is_right = trust == TLS_TRUSTED;
     bool is_verified = is_right && judge != JUDGE_NOBODY;
+    outbound_report_tls(o, outbound_tls_policy(o), outcome_of(trust));
     if (!is_right && is_only_tested(o, judge)) {
         log_testing(o, why);
     } else if (!is_right) {

@@ -20,6 +20,7 @@
 #include "io/auth_call.h"
 #include "io/fetch.h"
 #include "io/resolver.h"
+#include "io/tls_reports.h"
 #include "io/worker.h"
 #include "queue/schema.h"
 
@@ -63,6 +64,7 @@ struct sts_store {
     struct worker *w;
     struct resolver *resolver;
     struct tls_client *tls;
+    struct tls_reports *reports;
     struct sts_entry *buckets[BUCKETS];
     struct list known;
     struct list fetches;
@@ -207,13 +209,22 @@ static bool take_kept(struct sts_entry *e, struct slice value)
 
 /* --- steps ----------------------------------------------------------------------------------- */
 
+static void report_trouble(struct sts_entry *e, enum tls_outcome outcome)
+{
+    tls_reports_note(e->s->reports, e->domain,
+                     &(struct tls_count){ .policy = TLS_POLICY_STS, .outcome = outcome },
+                     SLICE_NONE);
+}
+
 static void on_file(void *ctx, const char *why, struct slice text)
 {
     struct sts_entry *e = ctx;
     struct sts_policy *policy = mem_alloc(sizeof *policy);
+    bool is_had = !why;
     if (!why && sts_read_policy(text, policy, &why))
         why = NULL;
     if (why) {
+        report_trouble(e, is_had ? TLS_OUTCOME_STS_POLICY : TLS_OUTCOME_STS_FETCH);
         free(policy);
         e->fetch_at_ms = e->s->w->now.mono_ms + RETRY_MS;
         log_policy(e, why);
@@ -322,12 +333,14 @@ void sts_store_lookup(struct sts_store *s, const char *domain, sts_fn *fn, void 
     }
 }
 
-struct sts_store *sts_store_new(struct worker *w, struct resolver *resolver, struct tls_client *tls)
+struct sts_store *sts_store_new(struct worker *w, struct resolver *resolver, struct tls_client *tls,
+                                struct tls_reports *reports)
 {
     struct sts_store *s = mem_zalloc(sizeof *s);
     s->w = w;
     s->resolver = resolver;
     s->tls = tls;
+    s->reports = reports;
     list_init(&s->known);
     list_init(&s->fetches);
     return s;

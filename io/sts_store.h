@@ -13,13 +13,15 @@
 struct worker;
 struct resolver;
 struct tls_client;
+struct tls_reports;
 struct sts_store;
 
 /* policy NULL: none. Borrowed for the call. */
 typedef void sts_fn(void *ctx, const struct sts_policy *policy);
 
-struct sts_store *sts_store_new(struct worker *w, struct resolver *resolver,
-                                struct tls_client *tls);
+/* reports: borrowed; NULL: none are made. */
+struct sts_store *sts_store_new(struct worker *w, struct resolver *resolver, struct tls_client *tls,
+                                struct tls_reports *reports);
 /* Ends what is being fetched; nobody is told any more. Before the worker's connections end. */
 void sts_store_abandon(struct sts_store *s);
 void sts_store_free(struct sts_store *s); /* after the resolver */

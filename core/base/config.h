@@ -244,10 +244,12 @@ struct config {
         uint16_t mx_port;          /* 25 */
         bool mta_sts;
         uint16_t mta_sts_port; /* 443 */
-        char *ca_file;         /* owned; of MTA-STS; NULL: the system's */
-        bool allow_private;    /* MX hosts in loopback, private and link-local networks */
-        char *helo;            /* NULL: hostname */
-        char *rules; /* owned; file of rules about replies; NULL: those that are built in */
+        char *tls_report_from; /* owned; NULL: no TLS reports */
+        uint32_t tls_report_delay_ms;
+        char *ca_file;      /* owned; of MTA-STS; NULL: the system's */
+        bool allow_private; /* MX hosts in loopback, private and link-local networks */
+        char *helo;         /* NULL: hostname */
+        char *rules;        /* owned; file of rules about replies; NULL: those that are built in */
     } relay;
     struct {
         uint32_t *schedule_ms; /* owned; wait before the 2nd, 3rd, ... attempt; last repeats */

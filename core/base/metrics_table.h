@@ -84,6 +84,7 @@
       "Messages that no key signs, where there are keys.")                                         \
     X(DKIM_DEFERRED_TOTAL, counter, "dkim_deferred_total",                                         \
       "Messages answered 451 because they must be signed and could not be.")                       \
+    X(TLS_REPORTS_TOTAL, counter, "tls_reports_total", "Mails with TLS reports that were queued.") \
     X(SUSPENDED_TOTAL, counter, "destinations_suspended_total",                                    \
       "Destinations left alone for a while because a reply asked for it.")                         \
     X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \

@@ -337,6 +337,11 @@
       "`tls` is not off.")                                                                         \
     X(RELAY, "mta_sts_port", NUMBER, TOP(relay.mta_sts_port), "1..65535", "443", "",               \
       "Port of the hosts that policies are fetched from.")                                         \
+    X(RELAY, "tls_report_from", TEXT, TOP(relay.tls_report_from), "", "", "",                      \
+      "Mailbox that TLS reports (RFC 8460) come from, such as \"tls-reports@example.org\", whose " \
+      "domain should have DKIM keys here; none: no reports are made.")                             \
+    X(RELAY, "tls_report_delay", DURATION, TOP(relay.tls_report_delay_ms), "0..12h", "4h", "",     \
+      "The reports of a day are sent from a random time within this after midnight, UTC.")         \
     X(RELAY, "ca_file", TEXT, TOP(relay.ca_file), "", "", "",                                      \
       "PEM file of the authorities that MTA-STS relies on; none: those of the system.")            \
     X(RELAY, "helo", DOMAIN, TOP(relay.helo), "", "", "",                                          \

@@ -331,6 +331,12 @@ class Kilat:
     def redis_socket(self):
         return self.data / "redis" / "r.sock"
 
+    def redis(self, *words):
+        """What the embedded Redis says, as lines."""
+        command = ["redis-cli", "-s", str(self.redis_socket()), *words]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return done.stdout.split("\n")[:-1] if done.stdout != "\n" else []
+
 
 def parse_line(line):
     """A log line, plain or JSON, as a dictionary; None when it is neither."""
