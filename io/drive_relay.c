@@ -320,13 +320,14 @@ static bool wants_policy(const struct lookup *l)
            !route_key_waives_tls(l->dest->key);
 }
 
-/* Keeps the hosts that a policy allows; one that is tested only keeps all (RFC 8461 5). */
+/* Keeps the hosts that a policy allows; one that is tested only keeps all (RFC 8461 5). A host
+ * with TLSA records that can be used is held to those, whatever the policy says (P-201). */
 static void obey(struct lookup *l, const struct sts_policy *policy)
 {
     size_t kept = 0;
     for (size_t i = 0; i < l->host_count; i++) {
         bool is_allowed = sts_allows(policy, l->hosts[i].name);
-        if (!is_allowed && policy->mode == STS_ENFORCE)
+        if (!is_allowed && policy->mode == STS_ENFORCE && l->hosts[i].tlsa.count == 0)
             continue;
         l->hosts[kept] = l->hosts[i];
         l->hosts[kept++].sts = is_allowed ? policy->mode : STS_NONE;

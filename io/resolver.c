@@ -190,8 +190,8 @@ static void order_hosts(struct resolver_entry *e)
 
 static enum resolver_failure why_no_host(const struct resolver_entry *e)
 {
-    if (e->is_uncertain)
-        return FAILURE_SERVERS; /* P-211: never a bounce on a guess */
+    if (e->is_uncertain) /* P-211: never a bounce on a guess */
+        return e->is_bogus ? FAILURE_BOGUS : FAILURE_SERVERS;
     if (e->saw_private)
         return FAILURE_PRIVATE;
     if (!e->is_mx)
@@ -401,6 +401,7 @@ static void on_answer(void *arg, int err, struct ub_result *result)
     must(e->open > 0);
     e->open--;
     list_remove(&q->node);
+    e->is_bogus |= err == 0 && result->bogus;
     bool is_answer = err == 0 && !result->bogus &&
                      (result->rcode == RCODE_NOERROR || result->rcode == RCODE_NXDOMAIN);
     if (!is_answer)

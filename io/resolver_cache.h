@@ -16,6 +16,7 @@
     X(NO_HOST, 550, "5.1.2", "the domain has neither a mail exchanger nor an address")             \
     X(NULL_MX, 556, "5.1.10", "the domain accepts no mail (null MX)")                              \
     X(SERVERS, 451, "4.4.3", "the name servers gave no answer")                                    \
+    X(BOGUS, 451, "4.4.3", "the answers of the name servers are bogus: DNSSEC denies them")        \
     X(NO_ADDRESS, 451, "4.4.4", "no mail exchanger of the domain has an address")                  \
     X(SMARTHOST, 451, "4.4.4", "the smarthost's name has no address")                              \
     X(PRIVATE, 550, "5.4.4", "every mail exchanger is in a network that is not for mail")          \
@@ -48,6 +49,7 @@ struct resolver_entry {
     bool is_mx;                /* a mail domain, not a smarthost */
     bool is_implicit;          /* it has no MX: its own addresses serve (P-209) */
     bool is_uncertain;         /* a query failed for now: a later one may say more */
+    bool is_bogus;             /* ... because DNSSEC denies what was answered */
     bool saw_private;          /* an address was left out */
     bool is_secure;            /* DNSSEC vouches for its MX records, or that there are none */
     bool lacks_tlsa;           /* the TLSA records of a host cannot be had (P-200) */

@@ -12,6 +12,7 @@ from lib.kilat import message, secure
 from lib.knot import Knot
 from lib.mx import Close, Mx
 from lib.net import RawSmtp, free_port
+from lib.policy_host import PolicyHost, policy
 
 def submit(kilat, **more):
     return test_promises.submit(kilat, message(), **more)
@@ -52,7 +53,7 @@ def net(gateways, folder, ca):
     """net(record, certificate): a gateway, and the MX of rcpt.test with that TLSA record."""
     with contextlib.ExitStack() as stack:
         def make(record, certificate, zone="test", route=None, more="", settings=None, broken=None,
-                 **mx):
+                 relay=None, **mx):
             port = free_port()
             host = stack.enter_context(Mx(host="127.0.0.2", port=port, tls=certificate, **mx))
             records = f"rcpt MX 10 mx.rcpt\nmx.rcpt A 127.0.0.2\n{more}"
@@ -67,7 +68,7 @@ def net(gateways, folder, ca):
                 anchors.write_text("elsewhere. DS 1 13 2 " + "00" * 32 + "\n")
             kilat = gateways(route={"*": {"relay": "mx", **(route or {})}},
                              dns={"servers": [dns.address], "trust_anchor": str(anchors)},
-                             relay={"mx_port": port, "allow_private": True},
+                             relay={"mx_port": port, "allow_private": True, **(relay or {})},
                              log={"level": "debug"}, **(settings or {}))
             return kilat, host
         yield make
@@ -179,6 +180,7 @@ def test_bogus(net, ca):
     ident = test_promises.submit(kilat, message(), "<to@rcpt.broken>")
     done = kilat.wait_event("relay.done", id=ident, fate="deferred")
     assert done["stage"] == "dns" and host.connections == []
+    assert "bogus: DNSSEC denies them" in done["text"]
 
 
 @pytest.mark.parametrize("trouble", ["key", "no tls"])
@@ -221,3 +223,16 @@ def test_requiretls(net, ca):
         assert raw.cmd("EHLO client.test").code == 250
         submit(kilat, params=" REQUIRETLS", raw=raw)
     assert host.wait(1)[0].sender_params.endswith("REQUIRETLS")
+
+
+def test_before_mta_sts(net, ca):
+    """P-201: a policy that is enforced and does not name the host is not asked: its records can be
+    used."""
+    pair = ca.issue("other.test")
+    with PolicyHost(ca.issue("mta-sts.rcpt.test")) as web:
+        web.text = policy("enforce", "another.test")
+        kilat, host = net(tlsa(3, 1, 1, pair[0]), pair,
+                          more='mta-sts.rcpt A 127.0.0.1\n_mta-sts.rcpt TXT "v=STSv1; id=1"\n',
+                          relay={"ca_file": str(ca.cert), "mta_sts_port": web.port})
+        delivered(kilat, host, 1)
+        assert web.requests
