@@ -29,12 +29,46 @@ class Host:
         return f"{self.name}.{self.zone}"
 
     @property
-    def address(self):
-        return ipv4(self.number) if "4" in self.families else ipv6(self.number)
+    def addresses(self):
+        return [{"4": ipv4, "6": ipv6}[family](self.number) for family in self.families]
 
 
 HOSTS = [
     Host("mx.postfix", "postfix", 10, families="46"),
+    Host("six.postfix", "postfix", 11, families="6"),
+    Host("grey.postfix", "postfix", 12, does="greylist"),
+    Host("busy.postfix", "postfix", 13, does="busy"),
+    Host("bare.postfix", "postfix", 14, certificate=""),
+    Host("other.postfix", "postfix", 15, certificate="other"),
+    Host("ee.postfix", "postfix", 16, certificate="other", tlsa=(3, 1, 1, "own")),
+    Host("wrong.postfix", "postfix", 17, tlsa=(3, 1, 1, "another")),
+    Host("strip.postfix", "postfix", 18, certificate="", tlsa=(3, 1, 1, "another")),
+    Host("bogus.postfix", "postfix", 19, tlsa=(3, 1, 1, "own"), zone="broken"),
+
+    Host("mx.exim", "exim", 20, families="46"),
+    Host("many.exim", "exim", 21, does="552"),
+    Host("closed.exim", "exim", 22, does="554"),
+    Host("ta.exim", "exim", 23, tlsa=(2, 0, 1, "authority")),
+    Host("pkix.exim", "exim", 24, certificate="other", tlsa=(1, 0, 1, "own")),
+    Host("stranger.exim", "exim", 25, certificate="stranger"),
+    Host("late.exim", "exim", 26, certificate="late"),
+    Host("mx.verify", "exim", 27),
+    Host("unsigned.exim", "exim", 28, certificate="other", tlsa=(3, 1, 1, "another"),
+         zone="plain"),
+    Host("expired.exim", "exim", 29, certificate="late", tlsa=(3, 0, 1, "own")),
+
+    # Debian 12's is broken since OpenSSL 3: each handshake ends in "internal error"
+    # (github.com/OpenSMTPD/OpenSMTPD/issues/1171). There are such hosts; so we have them too.
+    Host("mx.opensmtpd", "opensmtpd", 30, families="46"),
+    Host("ee.opensmtpd", "opensmtpd", 31, tlsa=(3, 1, 1, "own")),
+
+    Host("deaf", "scripted", 40, does="deaf"),
+    Host("421.content", "scripted", 41, does="421 in the content"),
+    Host("421.later", "scripted", 42, does="421 at the second recipient"),
+    Host("drip", "scripted", 43, does="drip"),
+    Host("slow", "scripted", 44, does="drip without end"),
+    Host("cut", "scripted", 45, does="cut"),
+    Host("none", "nobody", 50),        # the address is nobody's
 ]
 
 

@@ -45,10 +45,8 @@ def names(folder, certificates, cases, web):
 
 
 def _host_records(host, certificates):
-    if "4" in host.families:
-        yield f"{host.name} A {network.ipv4(host.number)}"
-    if "6" in host.families:
-        yield f"{host.name} AAAA {network.ipv6(host.number)}"
+    for address in host.addresses:
+        yield f"{host.name} {'AAAA' if ':' in address else 'A'} {address}"
     if host.tlsa:
         yield f"_25._tcp.{host.name} {certificates.record(host)}"
 

@@ -27,10 +27,10 @@ def show(scene):
     """Prints a line for each case, and more for each difference; returns how many have any."""
     failed = 0
     for case in scene.cases:
-        wrong = scene.differences(case)
+        wrong = scene.verdict.differences(case)
         failed += bool(wrong)
         print(f"{'FAILED' if wrong else 'ok    '} {case.name:16} {ended(scene, case):44} "
-              f"{scene.reason(case)[:90]}", flush=True)
+              f"{scene.verdict.reason(case)[:90]}", flush=True)
         for line in wrong:
             print("       | " + line, flush=True)
     print(f"{len(scene.cases) - failed} passed, {failed} failed")
@@ -41,7 +41,7 @@ def ended(scene, case):
     """The steps of its recipients; where they differ, whose they are."""
     by_steps = {}
     for rcpt in case.rcpts:
-        by_steps.setdefault(" → ".join(scene.steps(case, rcpt)), []).append(rcpt)
+        by_steps.setdefault(" → ".join(scene.verdict.steps(case, rcpt)), []).append(rcpt)
     if len(by_steps) == 1:
         return next(iter(by_steps))
     return "; ".join(f"{', '.join(rcpts)}: {steps}" for steps, rcpts in by_steps.items())
@@ -73,4 +73,4 @@ def outcome(scene, case):
 
 
 def why(scene, case):
-    return " ".join(scene.reason(case).split()).replace("|", "\\|")
+    return scene.verdict.reason(case).replace("|", "\\|")

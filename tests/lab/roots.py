@@ -21,7 +21,8 @@ class Root:
 
     def mount(self):
         upper, work = self.folder / "upper", self.folder / "work"
-        for path in (upper, work, self.path, DEBS / "partial"):
+        debs = DEBS / self.name         # apt-get locks it
+        for path in (upper, work, self.path, debs / "partial"):
             path.mkdir(parents=True, exist_ok=True)
         _mount("-t", "overlay", "lab", "-o", f"lowerdir=/,upperdir={upper},workdir={work}",
                self.path)
@@ -31,7 +32,7 @@ class Root:
         _mount("-t", "proc", "proc", self.path / "proc")
         _mount("-t", "tmpfs", "lab", self.path / "tmp")
         (self.path / "debs").mkdir()
-        _mount("--bind", DEBS, self.path / "debs")
+        _mount("--bind", debs, self.path / "debs")
 
     def install(self):
         """Needs the machine's network."""

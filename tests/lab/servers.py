@@ -8,6 +8,7 @@ import socket
 
 from lab import network
 from lab.hosts import hosts_of
+from lab.mail import is_for
 from lab.roots import Root
 from lib.net import wait_until
 
@@ -39,9 +40,9 @@ class Server:
         network.add(self.name, [host.number for host in self.hosts])
         with network.inside(self.name):
             self.run()
-        for host in self.hosts:
-            wait_until(lambda: self._answers(host.address), READY_S,
-                       lambda: f"{self.name} at {host.address}\n{self.root.said()}\n{self.log()}")
+        for address in [address for host in self.hosts for address in host.addresses]:
+            wait_until(lambda: self._answers(address), READY_S,
+                       lambda: f"{self.name} at {address}\n{self.root.said()}\n{self.log()}")
 
     def _answers(self, address):
         try:
@@ -59,6 +60,9 @@ class Server:
         return [email.message_from_bytes(path.read_bytes())
                 for path in (self.root.path / "srv/mail").glob("**/new/*")]
 
+    def messages_for(self, address):
+        return [mail for mail in self.messages() if is_for(mail, address)]
+
     def stop(self):
         self.root.stop()
 
@@ -74,17 +78,23 @@ class Postfix(Server):
                  if not line.startswith("smtp      inet")]
         self.root.write("etc/postfix/master.cf",
                         "\n".join(lines + [self.service(host) for host in self.hosts]) + "\n")
-        self.root.write("etc/postfix/busy", "DOMAIN 421 4.3.2 Too busy, closing\n")
+        self.root.write("etc/postfix/busy", "two@busy.test 421 4.3.2 Too busy, closing\n")
         self.root.run("install", "-d", "-o", "nobody", "-g", "nogroup", "/srv/mail")
 
     def service(self, host):
-        lines = [f"{host.address}:25 inet n - n - - smtpd", f"  -o myhostname={host.fqdn}",
+        """Lines of master.cf: a smtpd for each address."""
+        lines = [line for address in host.addresses for line in
+                 [f"{literal(address)}:25 inet n - n - - smtpd", *self.options(host)]]
+        return "\n".join(lines)
+
+    def options(self, host):
+        lines = [f"  -o myhostname={host.fqdn}",
                  *(f"  -o {option}" for option in POSTFIX_DOES.get(host.does, []))]
         if host.certificate:
             path = f"{CERTIFICATES}/{host.number}"
             lines += ["  -o smtpd_tls_security_level=may", f"  -o smtpd_tls_cert_file={path}.pem",
                       f"  -o smtpd_tls_key_file={path}.key"]
-        return "\n".join(lines)
+        return lines
 
     def run(self):
         self.root.start("postgrey", "--inet=127.0.0.1:10023", f"--delay={GREY_S}",
@@ -110,5 +120,119 @@ smtpd_recipient_restrictions =
 """
 POSTFIX_DOES = {
     "greylist": ["smtpd_recipient_restrictions=check_policy_service,inet:127.0.0.1:10023"],
+    "busy": ["smtpd_recipient_restrictions=check_recipient_access,texthash:/etc/postfix/busy"],
 }
-SERVERS = [Postfix]
+
+
+class Exim(Server):
+    name, title, packages = "exim", "Exim", ["exim4-daemon-light"]
+    log_path = "var/log/exim4/mainlog"
+    key_mode = 0o644            # Exim reads them as the user that it becomes
+
+    def configure(self):
+        self.root.write("etc/exim4/exim4.conf", EXIM.format(
+            certificate=self.by_address("pem"), key=self.by_address("key"),
+            crowded=self.addresses_that("552"), closed=self.addresses_that("554")))
+        self.root.run("install", "-d", "-o", "Debian-exim", "-g", "Debian-exim", "/srv/mail")
+
+    def by_address(self, end):
+        """The file of the host that was connected to."""
+        text = ""
+        for host in self.hosts:
+            for address in host.addresses:
+                text = (f"${{if eq{{$received_ip_address}}{{{address}}}"
+                        f"{{{CERTIFICATES}/{host.number}.{end}}}{{{text}}}}}")
+        return text
+
+    def addresses_that(self, does):
+        return " : ".join(a for host in self.hosts if host.does == does for a in host.addresses)
+
+    def run(self):
+        self.root.start("exim4", "-bdf", "-oX", "25", "-q1m")
+
+
+EXIM = """
+primary_hostname = exim.test
+log_file_path = /var/log/exim4/%slog
+exim_user = Debian-exim
+never_users =
+keep_environment =
+local_interfaces = <; 0.0.0.0 ; ::0
+tls_advertise_hosts = *
+tls_certificate = {certificate}
+tls_privatekey = {key}
+chunking_advertise_hosts = *
+dsn_advertise_hosts = *
+recipients_max = 3
+smtp_accept_max = 100
+queue_only = false
+acl_smtp_connect = connect
+acl_smtp_rcpt = rcpt
+acl_smtp_data = accept_all
+begin acl
+connect:
+  drop condition = ${{if inlist{{$received_ip_address}}{{{closed}}}}}
+       message = 554 No service here
+  accept
+rcpt:
+  deny condition = ${{if inlist{{$received_ip_address}}{{{crowded}}}}}
+       condition = ${{if >{{$rcpt_count}}{{2}}}}
+       message = 552 5.5.3 Too many recipients
+  accept
+accept_all:
+  accept
+begin routers
+keep:
+  driver = accept
+  transport = keep
+begin transports
+keep:
+  driver = appendfile
+  directory = /srv/mail
+  create_directory
+  maildir_format
+  user = Debian-exim
+  group = Debian-exim
+  delivery_date_add = false
+  envelope_to_add
+"""
+
+
+class OpenSmtpd(Server):
+    name, title, packages = "opensmtpd", "OpenSMTPD", ["opensmtpd"]
+    log_path = "srv/log"
+
+    def configure(self):
+        lines = [OPENSMTPD_HEAD]
+        for host in self.hosts:
+            path = f"{CERTIFICATES}/{host.number}"
+            lines += [f'pki h{host.number} cert "{path}.pem"',
+                      f'pki h{host.number} key "{path}.key"']
+            lines += [f"listen on {address} port 25 tls pki h{host.number} hostname {host.fqdn} "
+                      "filter full" for address in host.addresses]
+        self.root.write("etc/smtpd.conf", "\n".join(lines + [OPENSMTPD_TAIL]))
+        self.root.run("useradd", "-m", "-d", "/srv/mail", "keeper")
+
+    def run(self):
+        self.root.start("smtpd", "-d")
+
+    def log(self):
+        return self.root.said()[-3000:]
+
+
+OPENSMTPD_HEAD = """
+table everybody { "@" = "keeper" }
+filter gone phase rcpt-to match rcpt-to { "gone@full.test" } reject "550 5.1.1 Nobody of that name"
+filter over phase rcpt-to match rcpt-to { "over@full.test" } reject "552 5.2.2 Mailbox full"
+filter busy phase rcpt-to match rcpt-to { "busy@full.test" } reject "452 4.2.2 Mailbox full for now"
+filter full chain { gone, over, busy }
+"""
+OPENSMTPD_TAIL = """
+action keep maildir "/srv/mail" virtual <everybody>
+match from any for any action keep
+"""
+SERVERS = [Postfix, Exim, OpenSmtpd]
+
+
+def literal(address):
+    return f"[{address}]" if ":" in address else address
