@@ -358,6 +358,11 @@ bool queue_ask(struct queue_driver *q, struct redis_request *req, redis_reply_fn
     return true;
 }
 
+const char *queue_token(const struct queue_driver *q)
+{
+    return q->token;
+}
+
 /* --- the end of a turn ----------------------------------------------------------------------- */
 
 static void pump_commits(struct queue_driver *q)

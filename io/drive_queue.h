@@ -58,6 +58,9 @@ void queue_chunk_forget(struct queue_chunk *chunk);
 bool queue_ask(struct queue_driver *q, struct redis_request *req, redis_reply_fn *fn,
                const struct slice *argv, size_t argc);
 
+/* This worker's name in Redis. */
+const char *queue_token(const struct queue_driver *q);
+
 /* True when this worker surely holds its leases in the shard. */
 bool queue_lease_is_live(const struct queue_driver *q, uint16_t shard);
 /* Draining: gives the leases back; true when Redis has confirmed, or is out of reach. */

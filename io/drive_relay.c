@@ -83,6 +83,7 @@ struct relay_driver *relay_new(struct worker *w)
         free(r);
         return NULL;
     }
+    r->sites = relay_sites_new(r);
     r->reports = tls_reports_new(w, r->resolver);
     r->sts = sts_store_new(w, r->resolver, r->tls, r->reports);
     ring_on(w->ring, RING_POLL, on_poll, r);
@@ -116,6 +117,7 @@ void relay_free(struct relay_driver *r)
     resolver_free(r->resolver);
     sts_store_free(r->sts);
     tls_reports_free(r->reports);
+    relay_sites_free(r->sites);
     tls_client_free(r->tls);
     struct list *node;
     while ((node = list_pop_front(&r->lookups)))
@@ -474,11 +476,14 @@ void relay_pump(struct relay_driver *r)
     r->is_waiting_for_lease = false;
     while (act(r))
         ;
+    relay_sites_pump(r->sites);
 }
 
 int64_t relay_wake_ms(const struct relay_driver *r)
 {
-    return r->is_waiting_for_lease ? INT64_MAX : relay_pool_wake_ms(r->pool);
+    int64_t sites = relay_sites_wake_ms(r->sites);
+    int64_t pool = r->is_waiting_for_lease ? INT64_MAX : relay_pool_wake_ms(r->pool);
+    return sites < pool ? sites : pool;
 }
 
 static void on_poll(void *ctx, const struct ring_done *done)
@@ -493,6 +498,11 @@ static void on_poll(void *ctx, const struct ring_done *done)
 void relay_drain(struct relay_driver *r)
 {
     relay_pool_drain(r->pool);
+}
+
+bool relay_bye(struct relay_driver *r)
+{
+    return relay_sites_bye(r->sites);
 }
 
 void relay_abandon(struct relay_driver *r)

@@ -33,4 +33,6 @@ int64_t relay_wake_ms(const struct relay_driver *r);
 void relay_drain(struct relay_driver *r);             /* waiting deliveries go back to the queue */
 uint32_t relay_talking(const struct relay_driver *r); /* deliveries on a connection */
 uint32_t relay_held(const struct relay_driver *r);    /* deliveries in memory, in flight or not */
-void relay_abandon(struct relay_driver *r);           /* closes what is left */
+/* Draining, nothing held: true when what was agreed on with other nodes is given back. */
+bool relay_bye(struct relay_driver *r);
+void relay_abandon(struct relay_driver *r); /* closes what is left */

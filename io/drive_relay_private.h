@@ -7,6 +7,7 @@
  */
 #include "core/relay/pool.h"
 #include "io/drive_relay.h"
+#include "io/relay_sites.h"
 #include "io/settle.h"
 #include "io/tls_reports.h"
 
@@ -65,6 +66,7 @@ struct relay_driver {
     struct tls_client *tls;      /* owned */
     struct sts_store *sts;       /* owned */
     struct tls_reports *reports; /* owned; NULL: none are made */
+    struct relay_sites *sites;   /* owned */
     struct list outbounds;
     struct list lookups; /* at the resolver */
     struct settle settle;

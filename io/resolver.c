@@ -35,6 +35,7 @@
 #include "io/resolver_context.h"
 
 #include <arpa/inet.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -90,6 +91,30 @@ static void set_port(struct relay_host *h, uint16_t port)
         ((struct sockaddr_in *)&h->addr)->sin_port = htons(port);
     else
         ((struct sockaddr_in6 *)&h->addr)->sin6_port = htons(port);
+}
+
+static int compare_names(const void *left, const void *right)
+{
+    return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+/* A site is named by its first host, and by a digest of all where there are more: of those that the
+ * domain names, whether they have an address now or not, so that all nodes say the same. */
+static void name_site(const struct resolver_entry *e, char out[SITE_NAME_MAX])
+{
+    char *names[RESOLVER_MX_MAX], digest[17] = "";
+    uint8_t hash[SHA256_DIGEST_LENGTH];
+    SHA256_CTX sha;
+    SHA256_Init(&sha);
+    for (size_t i = 0; i < e->target_count; i++)
+        names[i] = e->targets[i].name;
+    qsort(names, e->target_count, sizeof *names, compare_names);
+    for (size_t i = 0; i < e->target_count; i++)
+        SHA256_Update(&sha, names[i], strlen(names[i]) + 1);
+    SHA256_Final(hash, &sha);
+    for (size_t i = 0; i < 8 && e->target_count > 1; i++)
+        snprintf(digest + 2 * i, 3, "%02x", hash[i]);
+    snprintf(out, SITE_NAME_MAX, "%s%s%s", names[0], digest[0] ? "+" : "", digest);
 }
 
 /* Gives the hosts, at least one (copied, so that the callee may look up more and evict what they
@@ -174,6 +199,8 @@ static void order_hosts(struct resolver_entry *e)
     qsort(e->found, e->found_count, sizeof *e->found, compare_found);
     e->hosts = mem_zalloc(e->found_count * sizeof *e->hosts);
     uint32_t of_target = 0;
+    char site[SITE_NAME_MAX];
+    name_site(e, site);
     for (size_t i = 0; i < e->found_count; i++) {
         const struct resolver_found *f = &e->found[i];
         of_target = i > 0 && f[-1].target == f->target ? of_target + 1 : 0;
@@ -185,6 +212,7 @@ static void order_hosts(struct resolver_entry *e)
         snprintf(h->name, sizeof h->name, "%s", e->targets[f->target].name);
         h->tlsa = e->targets[f->target].tlsa;
         h->tlsa.is_unknown = e->targets[f->target].lacks_tlsa;
+        memcpy(h->site, site, sizeof h->site);
     }
 }
 

@@ -207,7 +207,7 @@ static bool drain_is_over(struct worker *w)
         return true;
     if (submit_sessions(w->submit) > 0 || relay_held(w->relay) > 0 || queue_pending(w->queue) > 0)
         return false;
-    return queue_bye(w->queue);
+    return relay_bye(w->relay) && queue_bye(w->queue);
 }
 
 static void loop(struct worker *w)

@@ -29,6 +29,7 @@
  * {cfg} holds the shard count, the schema version and a secret of authentication, and beside it are
  *     {cfg}users         hash: name -> line of core/smtp/account.h
  *     {cfg}af:.., ak:..  strings, TTL: failed logins, and where users are known (lua/auth.lua)
+ *     {cfg}sw, s?:..     who uses how much of sites with limits (lua/sites.lua)
  *
  * A delivery id is the queue id, or "<queue id>/<k>" for one of several destinations.
  */

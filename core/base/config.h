@@ -141,6 +141,7 @@ struct config_route {
     char *ca_file;                    /* owned; NULL: the system's */
     char *user;                       /* owned; NULL: no login */
     char *password_file, *token_file; /* owned; one of them with a user */
+    uint32_t connections; /* to one site, of all nodes; 0: as many as each worker may have */
     int line;
 };
 

@@ -87,6 +87,12 @@
     X(TLS_REPORTS_TOTAL, counter, "tls_reports_total", "Mails with TLS reports that were queued.") \
     X(SUSPENDED_TOTAL, counter, "destinations_suspended_total",                                    \
       "Destinations left alone for a while because a reply asked for it.")                         \
+    X(SITES_LIMITED, gauge, "sites_limited",                                                       \
+      "Sites that have mail or connections and a limit, counted by each worker.")                  \
+    X(SITES_ASKED_TOTAL, counter, "sites_asked_total",                                             \
+      "Calls to Redis about limits that all nodes keep together.")                                 \
+    X(SITES_VOID_TOTAL, counter, "sites_void_total",                                               \
+      "Times that a worker closed such connections because Redis was out of reach.")               \
     X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \
       "Hard bounces told to suppression lists.")                                                   \
     X(BOUNCES_SENT_TOTAL, counter, "bounce_messages_total", "Bounce messages queued.")             \

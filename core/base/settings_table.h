@@ -145,6 +145,9 @@
     X(ROUTE, "token_file", TEXT, IN_ROUTE(token_file), "", "", "",                                 \
       "smarthost: file whose first line is an OAuth access token (XOAUTH2), kept fresh by a "      \
       "program of yours. Read for each connection.")                                               \
+    X(ROUTE, "connections", NUMBER, IN_ROUTE(connections), "0..10000", "0", "connections",         \
+      "Connections to one site, of all nodes together; 0: no more than each worker may have "      \
+      "(relay.per_destination_max). A site is the MX hosts that domains share, or a smarthost.")   \
     X(TENANT, "senders", TEXTS, TENANT_LIST(senders, sender_count), "", "", "",                    \
       "Addresses its users may send from, in MAIL and in the From field: \"a@example.org\", "      \
       "\"@example.org\" (the domain), \"@*.example.org\" (all below it) or \"*\" (any). None: "    \

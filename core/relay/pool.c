@@ -44,12 +44,14 @@ struct relay_pool *relay_pool_new(const struct config *cfg)
     list_init(&p->crowds);
     p->crowd_least = UINT32_MAX;
     pool_waits_init(p);
+    pool_sites_init(p);
     return p;
 }
 
 void relay_pool_free(struct relay_pool *p)
 {
     pool_dests_free(p);
+    pool_sites_done(p);
     pool_waits_done(p);
     free(p);
 }
@@ -112,6 +114,7 @@ struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest, 
     dest->connecting_count++;
     dest->is_round_over = false;
     p->slots++;
+    pool_site_add_slot(p, slot);
     return slot;
 }
 
@@ -133,8 +136,7 @@ void pool_slot_drain(struct relay_pool *p, struct relay_slot *slot)
 static void offer_idle(struct relay_pool *p, struct relay_slot *slot, const struct now *now)
 {
     slot->state = SLOT_READY;
-    slot->dest->plain_count -= slot->is_plain;
-    slot->is_plain = false;
+    pool_slot_set_plain(p, slot, false);
     if (p->is_draining || slot->is_closing) {
         pool_slot_drain(p, slot);
         return;
@@ -152,6 +154,7 @@ void relay_pool_connected(struct relay_pool *p, struct relay_slot *slot, const s
     slot->dest->connecting_count--;
     if (slot->dest->misfit_slot == slot)
         slot->dest->misfit_slot = NULL;
+    pool_site_connected(p, slot, now);
     offer_idle(p, slot, now);
 }
 
@@ -274,8 +277,9 @@ static void slot_free(struct relay_pool *p, struct relay_slot *slot)
     must(slot->in_flight == 0);
     dest->connecting_count -= slot->state == SLOT_CONNECTING;
     dest->draining_count -= slot->state == SLOT_DRAINING;
-    dest->plain_count -= slot->is_plain;
     dest->plain_draining_count -= slot->is_plain && slot->state == SLOT_DRAINING;
+    pool_slot_set_plain(p, slot, false);
+    pool_site_drop_slot(p, slot);
     dest->slot_count--;
     p->slots--;
     p->leaving -= slot->is_asked;
@@ -338,6 +342,7 @@ void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
         return;
     }
     take_hosts(dest, hosts, host_count);
+    pool_site_join(p, dest, false);
     dest->hosts_expire_ms =
         now->mono_ms + (ttl_ms > HOSTS_KEPT_MIN_MS ? ttl_ms : HOSTS_KEPT_MIN_MS);
     dest->state = DEST_OPEN;

@@ -25,13 +25,17 @@
 #include "core/relay/sts.h"
 #include "core/relay/tlsa.h"
 
+/* A name that is the same for all domains with the same MX hosts, or a smarthost and its port. */
+#define SITE_NAME_MAX 288
+
 /* One address to connect to. */
 struct relay_host {
     struct sockaddr_storage addr; /* with port */
     socklen_t addr_len;
     char name[256]; /* MX host or smarthost name, for logs and Remote-MTA */
     struct tlsa_set tlsa;
-    enum sts_mode sts; /* of its domain's policy, which allows it */
+    enum sts_mode sts;        /* of its domain's policy, which allows it */
+    char site[SITE_NAME_MAX]; /* what all hosts of its list are called together */
 };
 
 enum relay_dest_state {
@@ -48,7 +52,23 @@ struct relay_lane {
 };
 
 /* Where a destination is listed (pool_inside.h). */
-enum relay_dest_place { PLACE_NONE, PLACE_TURNS, PLACE_STARVED, PLACE_HOLDING, PLACE_RESTING };
+enum relay_dest_place {
+    PLACE_NONE,
+    PLACE_TURNS,
+    PLACE_STARVED,
+    PLACE_HOLDING,
+    PLACE_RESTING,
+    PLACE_SITE, /* wants what the limits of its site do not allow now */
+};
+
+/* What a destination wants of its site (pool_site.c). */
+enum relay_site_want {
+    WANT_URGENT, /* a connection for urgent mail */
+    WANT_PLAIN,  /* one for other mail */
+    WANT_TURN,   /* that a connection it has may take other mail */
+};
+
+struct relay_site;
 
 struct relay_dest {
     struct list node; /* on the pool's list that `place` names */
@@ -61,6 +81,8 @@ struct relay_dest {
     uint32_t waiting_count;              /* deliveries, of all lanes */
     uint32_t bulk_passed_by;             /* normal ones that went since bulk mail did */
     bool is_starved_urgent;              /* STARVED, for urgent mail */
+    struct relay_site *site;             /* NULL: it has no limits, or its hosts are unknown */
+    enum relay_site_want site_want;      /* with PLACE_SITE */
     struct list crowd; /* on the pool's crowds while as many wait as relay_pool_watch_crowds says */
     struct list misfits; /* deliveries that a host could not take, for another one */
     uint32_t misfit_count;
@@ -104,9 +126,12 @@ struct relay_slot {
     void *conn;            /* the driver's */
     struct list offer;     /* on its dest's offers or overlaps, while it may take a delivery */
     struct list idle; /* on the pool's idle list while READY, on quits while it is to be closed */
-    bool is_closing;  /* the driver closes it: it takes nothing more, and needs no QUIT */
-    bool is_asked;    /* RELAY_QUIT was given */
-    bool is_for_misfits; /* made for what the usual host could not take */
+    struct relay_site *site; /* that it counts for; NULL: none */
+    struct list site_node;   /* on its site's slots */
+    int64_t opened_ms;       /* monotonic; when it was greeted */
+    bool is_closing;         /* the driver closes it: it takes nothing more, and needs no QUIT */
+    bool is_asked;           /* RELAY_QUIT was given */
+    bool is_for_misfits;     /* made for what the usual host could not take */
     bool is_plain; /* took mail that is not urgent, and was not READY since: not of the share */
 };
 
@@ -125,6 +150,14 @@ struct relay_action {
     struct relay_slot *slot;
     struct delivery *delivery;
     const struct relay_host *host; /* valid until the next call */
+};
+
+/* A question about a site: what this worker uses of its limits, and what it wants beside. */
+struct relay_site_ask {
+    uint32_t most, plain_most; /* connections of all nodes; those of them for mail not urgent */
+    uint32_t kept, plain_kept; /* what is in use */
+    uint32_t urgent, plain, turned;         /* wanted: the destination has no other, or it waits */
+    uint32_t urgent_welcome, plain_welcome; /* ... it has some, and can use more */
 };
 
 struct relay_pool; /* pool.c */
@@ -187,3 +220,24 @@ uint32_t relay_pool_crowd(const struct relay_pool *p, const char *dest);
 size_t relay_pool_crowded(const struct relay_pool *p, uint32_t most, const char **keys, size_t max);
 uint32_t relay_pool_waiting(const struct relay_pool *p); /* deliveries waiting, all destinations */
 uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any state */
+
+/* --- limits that all nodes keep together (pool_site.c, io/relay_sites.c) ---------------------- */
+
+/* The next site about which there is something to ask; NULL: none. It may begin nothing new until
+ * relay_pool_site_answered, or _unanswered: it is to be asked about again. */
+struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_ask *ask);
+const char *relay_site_name(const struct relay_site *site);
+/* What this worker may have now, at most; frees a site of which it wants nothing more. */
+void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site, uint32_t connections,
+                              uint32_t plain, bool is_queued);
+void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site);
+/* One piece of news (lua/sites.lua): a letter, and the site. */
+void relay_pool_site_news(struct relay_pool *p, struct slice news);
+/* Gives what others wait for, when it is time; asks again for what was not to be had, when
+ * `again`. */
+void relay_pool_sites_tick(struct relay_pool *p, bool again, const struct now *now);
+/* The agreement with the others is void: nothing is allowed until it is asked for anew. */
+void relay_pool_sites_void(struct relay_pool *p);
+uint32_t relay_pool_sites(const struct relay_pool *p); /* that have limits */
+/* True when the slot counts for a site that has more than it may. */
+bool relay_slot_is_excess(const struct relay_slot *slot);

@@ -105,6 +105,7 @@ static void dest_free(struct relay_pool *p, struct relay_dest *dest)
     pool_unlist(p, dest);
     pool_drop_lines(p, dest);
     list_remove(&dest->crowd);
+    pool_site_join(p, dest, true);
     free(dest->hosts);
     free(dest);
     p->dest_count--;
@@ -177,11 +178,14 @@ static void free_deliveries(struct list *deliveries)
         delivery_free(list_entry(node, struct delivery, node));
 }
 
-static void free_slots(struct relay_dest *dest)
+static void free_slots(struct relay_pool *p, struct relay_dest *dest)
 {
     struct list *node;
-    while ((node = list_pop_front(&dest->slots)))
-        free(list_entry(node, struct relay_slot, node));
+    while ((node = list_pop_front(&dest->slots))) {
+        struct relay_slot *slot = list_entry(node, struct relay_slot, node);
+        pool_site_drop_slot(p, slot);
+        free(slot);
+    }
 }
 
 void pool_dests_free(struct relay_pool *p)
@@ -190,7 +194,7 @@ void pool_dests_free(struct relay_pool *p)
         while (p->buckets[i]) {
             pool_take_waiting(p, p->buckets[i], &p->taken, POOL_ALL_SHARDS);
             free_deliveries(&p->buckets[i]->misfits);
-            free_slots(p->buckets[i]);
+            free_slots(p, p->buckets[i]);
             dest_free(p, p->buckets[i]);
         }
     free_deliveries(&p->defers);

@@ -3,8 +3,8 @@
 /*
  * pool_inside - what the files of the relay pool share: pool_dests.c (destinations), pool_wait.c
  * (what waits for them, in lanes), pool.c (what happened), pool_pick.c (what to do next),
- * pool_misfit.c (what a host could not take), pool_suspend.c (rest that a rule asks for). Nobody
- * else includes it.
+ * pool_misfit.c (what a host could not take), pool_suspend.c (rest that a rule asks for),
+ * pool_site.c (limits of a site). Nobody else includes it.
  */
 #include "core/base/tenant_index.h"
 #include "core/relay/pool.h"
@@ -17,6 +17,29 @@ struct pool_waits {
     uint32_t spare_count;
     struct tenant_index tenants;
 };
+
+/* What all destinations with the same hosts may use together, here and elsewhere (pool_site.c). */
+struct relay_site {
+    struct list node; /* on the pool's sites */
+    struct list hash; /* in its bucket */
+    struct list ask;  /* on the pool's asks, when there is something to ask */
+    struct list slots;
+    struct list waiting;                                /* destinations, by relay_dest.node */
+    uint32_t refs;                                      /* destinations and slots */
+    uint32_t most;                                      /* connections of all nodes */
+    uint32_t allowed, plain_allowed;                    /* of this worker */
+    uint32_t slot_count, connecting_count, plain_count; /* in use */
+    char wanted;        /* a letter of lua/sites.lua: others wait; 0: nobody is known to */
+    bool is_asked;      /* True exactly from relay_pool_site_next to its answer */
+    bool is_known;      /* Redis has something of ours */
+    bool is_queued;     /* Redis has it wait */
+    uint32_t asked_for; /* connections, in all */
+    int asked, refused; /* how much the last question, and what was refused, mattered */
+    bool is_giving;     /* plain ones that are not in use are given back */
+    char name[SITE_NAME_MAX];
+};
+
+#define SITE_BUCKETS 1024
 
 struct relay_pool {
     const struct config *cfg;    /* borrowed */
@@ -41,7 +64,11 @@ struct relay_pool {
     struct list defers; /* to be given back */
     struct list crowds; /* destinations for which crowd_least wait, or more */
     uint32_t crowd_least;
-    struct list taken; /* found by relay_pool_take_shard */
+    struct list taken;         /* found by relay_pool_take_shard */
+    struct list sites;         /* struct relay_site */
+    struct list asks;          /* of them, those with something to ask */
+    struct list *site_buckets; /* owned; SITE_BUCKETS of them */
+    uint32_t site_count;
     bool is_draining;
 };
 
@@ -105,6 +132,24 @@ int64_t pool_backoff_ms(uint32_t failures);
 struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest, size_t host);
 /* It takes nothing more; with nothing in flight it is to be asked to quit. */
 void pool_slot_drain(struct relay_pool *p, struct relay_slot *slot);
+
+/* Sites (pool_site.c). */
+void pool_sites_init(struct relay_pool *p);
+void pool_sites_done(struct relay_pool *p); /* all destinations are gone */
+/* The destination's hosts are known, or it goes: with `none`. */
+void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none);
+void pool_site_add_slot(struct relay_pool *p, struct relay_slot *slot);
+void pool_site_drop_slot(struct relay_pool *p, struct relay_slot *slot);
+void pool_site_connected(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
+void pool_slot_set_plain(struct relay_pool *p, struct relay_slot *slot, bool is_plain);
+/* True when its site allows one more connection. */
+bool pool_site_may_connect(const struct relay_dest *dest, bool is_urgent);
+/* True when its site allows that the slot takes mail that is not urgent. */
+bool pool_site_may_be_plain(const struct relay_slot *slot);
+/* Lists a destination that must wait for its site. */
+void pool_site_wait(struct relay_pool *p, struct relay_dest *dest, enum relay_site_want want);
+/* True when urgent mail has no connection that it need not share. */
+uint32_t pool_urgent_working(const struct relay_dest *dest);
 
 /* Why deliveries are given back while the pool drains. */
 extern const struct rcpt_outcome pool_shutting_down;

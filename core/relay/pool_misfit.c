@@ -177,6 +177,10 @@ static struct relay_action connect_misfit(struct relay_pool *p, struct relay_des
     }
     if (p->slots >= p->cfg->relay.connections_max)
         return nothing;
+    if (!pool_site_may_connect(dest, true)) {
+        pool_site_wait(p, dest, WANT_URGENT);
+        return nothing;
+    }
     struct relay_slot *slot = pool_slot_new(p, dest, host);
     slot->is_for_misfits = true;
     dest->misfit_slot = slot;

@@ -50,12 +50,10 @@ static bool is_used_up(const struct relay_pool *p, const struct relay_slot *slot
            (slot->messages_max > 0 && slot->messages >= slot->messages_max);
 }
 
-static void mark_plain(struct relay_slot *slot, const struct delivery *d)
+static void mark_plain(struct relay_pool *p, struct relay_slot *slot, const struct delivery *d)
 {
-    if (slot->is_plain || message_lane(d->message) == LANE_URGENT)
-        return;
-    slot->is_plain = true;
-    slot->dest->plain_count++;
+    if (message_lane(d->message) != LANE_URGENT)
+        pool_slot_set_plain(p, slot, true);
 }
 
 struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, struct delivery *d)
@@ -63,7 +61,7 @@ struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, str
     list_remove(&slot->offer);
     list_remove(&slot->idle);
     slot->state = SLOT_BUSY;
-    mark_plain(slot, d);
+    mark_plain(p, slot, d);
     slot->in_flight++;
     slot->messages++;
     if (slot->messages == 1 && !slot->is_for_misfits)
@@ -155,13 +153,17 @@ static struct relay_action pick_make(struct relay_pool *p, struct relay_dest *de
         return pick_starve(p, dest, is_urgent);
     if (needs_hosts(dest, now))
         return pick_resolve(dest);
+    if (!pool_site_may_connect(dest, is_urgent)) {
+        pool_site_wait(p, dest, is_urgent ? WANT_URGENT : WANT_PLAIN);
+        return nothing;
+    }
     return pick_connect(p, dest);
 }
 
 /* --- urgent mail ----------------------------------------------------------------------------- */
 
 /* Connections that it need not share: those that are being made too. */
-static uint32_t urgent_working(const struct relay_dest *dest)
+uint32_t pool_urgent_working(const struct relay_dest *dest)
 {
     return pool_dest_working(dest) - (dest->plain_count - dest->plain_draining_count);
 }
@@ -169,7 +171,7 @@ static uint32_t urgent_working(const struct relay_dest *dest)
 static bool urgent_wants(const struct relay_pool *p, const struct relay_dest *dest)
 {
     return dest->slot_count < p->cfg->relay.per_destination_max &&
-           exceeds(pool_urgent_waiting(dest), urgent_working(dest));
+           exceeds(pool_urgent_waiting(dest), pool_urgent_working(dest));
 }
 
 /* A slot that it may have at once, were no other to be had; NULL: none. */
@@ -179,7 +181,7 @@ static struct relay_slot *urgent_slot(const struct relay_dest *dest, bool may_fo
     if (slot)
         return slot;
     slot = slot_at(dest->overlaps.next, &dest->overlaps);
-    if (slot && slot->is_plain && (!may_follow_plain || urgent_working(dest) > 0))
+    if (slot && slot->is_plain && (!may_follow_plain || pool_urgent_working(dest) > 0))
         return NULL;
     return slot;
 }
@@ -193,7 +195,8 @@ static struct relay_action send_urgent(struct relay_pool *p, struct relay_dest *
 static bool may_connect(const struct relay_pool *p, const struct relay_dest *dest,
                         const struct now *now)
 {
-    return now->mono_ms >= dest->not_before_ms && p->slots < room_for(p, true);
+    return now->mono_ms >= dest->not_before_ms && p->slots < room_for(p, true) &&
+           pool_site_may_connect(dest, true);
 }
 
 static struct relay_action pick_urgent(struct relay_pool *p, struct relay_dest *dest,
@@ -212,10 +215,10 @@ static struct relay_slot *plain_slot(const struct relay_pool *p, const struct re
 {
     bool may_take = may_be_plain(p, dest);
     struct relay_slot *slot = slot_at(dest->offers.next, &dest->offers);
-    if (slot && may_take)
+    if (slot && may_take && pool_site_may_be_plain(slot))
         return slot;
     slot = slot_at(dest->overlaps.prev, &dest->overlaps);
-    return slot && (slot->is_plain || may_take) ? slot : NULL;
+    return slot && (slot->is_plain || (may_take && pool_site_may_be_plain(slot))) ? slot : NULL;
 }
 
 static bool plain_wants(const struct relay_pool *p, const struct relay_dest *dest)
@@ -230,7 +233,11 @@ static bool plain_wants(const struct relay_pool *p, const struct relay_dest *des
 static struct relay_action pick_plain(struct relay_pool *p, struct relay_dest *dest)
 {
     struct relay_slot *slot = plain_slot(p, dest);
-    return slot ? pool_send(p, slot, pool_pop_plain(p, dest)) : nothing;
+    if (slot)
+        return pool_send(p, slot, pool_pop_plain(p, dest));
+    if (!list_is_empty(&dest->offers) && may_be_plain(p, dest))
+        pool_site_wait(p, dest, WANT_TURN);
+    return nothing;
 }
 
 /* While urgent mail waits nothing else is sent, but connections for it are made. */

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pool_site - limits that all workers of all nodes keep together.
+ *
+ * A site is a set of hosts: the MX hosts that several domains may share, or a smarthost. When a
+ * route limits the connections to it, a pool opens one only when it is allowed one more. What it is
+ * allowed it is told (relay_pool_site_answered), by io/relay_sites.c, which asks Redis for it
+ * (lua/sites.lua): a question for each connection that is opened or closed, none for a message.
+ *
+ * A question says what is in use, which Redis never takes away, and what is wanted beside it. So an
+ * answer that is lost does no harm: the next question says the same again. What is allowed and not
+ * used is given back with the next question, and what more is wanted waits its turn among all
+ * workers; nobody can pass something on to himself.
+ *
+ * Wanted is: a connection by a destination that has none (it waits, and others are told); by one
+ * that has some and could use more (welcome: it gets what is over); and the permission to carry
+ * mail that is not urgent, for urgent mail has a share of a site's connections to itself.
+ *
+ * Who is told that others wait gives one up: an idle one at once; one at work when its transaction
+ * is over, for urgent mail; for other mail when it has had HOLD_MS. That goes for two destinations
+ * of one worker too.
+ *
+ * Limits: as many sites as destinations with a limit. A site is kept until Redis knows that nothing
+ * of it is used any more.
+ */
+#include "core/base/must.h"
+#include "core/relay/pool_inside.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HOLD_MS 2000 /* that a connection is used while others wait for it */
+
+/* --- sites ----------------------------------------------------------------------------------- */
+
+void pool_sites_init(struct relay_pool *p)
+{
+    list_init(&p->sites);
+    list_init(&p->asks);
+    p->site_buckets = mem_alloc(SITE_BUCKETS * sizeof *p->site_buckets);
+    for (uint32_t i = 0; i < SITE_BUCKETS; i++)
+        list_init(&p->site_buckets[i]);
+}
+
+static void site_free(struct relay_pool *p, struct relay_site *site)
+{
+    must(site->refs == 0 && list_is_empty(&site->slots) && list_is_empty(&site->waiting));
+    list_remove(&site->node);
+    list_remove(&site->hash);
+    list_remove(&site->ask);
+    p->site_count--;
+    free(site);
+}
+
+void pool_sites_done(struct relay_pool *p)
+{
+    while (!list_is_empty(&p->sites))
+        site_free(p, list_entry(p->sites.next, struct relay_site, node));
+    free(p->site_buckets);
+}
+
+/* FNV-1a. */
+static struct list *bucket_of(struct relay_pool *p, struct slice name)
+{
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < name.len; i++)
+        h = (h ^ (uint8_t)name.ptr[i]) * 16777619u;
+    return &p->site_buckets[h % SITE_BUCKETS];
+}
+
+static struct relay_site *site_find(struct relay_pool *p, struct slice name)
+{
+    struct list *bucket = bucket_of(p, name);
+    list_for_each (node, bucket) {
+        struct relay_site *site = list_entry(node, struct relay_site, hash);
+        if (slice_eq(slice_str(site->name), name))
+            return site;
+    }
+    return NULL;
+}
+
+static struct relay_site *site_new(struct relay_pool *p, const char *name)
+{
+    struct relay_site *site = mem_zalloc(sizeof *site);
+    snprintf(site->name, sizeof site->name, "%s", name);
+    list_init(&site->ask);
+    list_init(&site->slots);
+    list_init(&site->waiting);
+    list_push_back(&p->sites, &site->node);
+    list_push_back(bucket_of(p, slice_str(name)), &site->hash);
+    p->site_count++;
+    return site;
+}
+
+/* There may be something to ask about it. */
+static void site_touch(struct relay_pool *p, struct relay_site *site)
+{
+    if (!site->is_asked && list_is_empty(&site->ask))
+        list_push_back(&p->asks, &site->ask);
+}
+
+static void unref(struct relay_pool *p, struct relay_site *site)
+{
+    must(site->refs > 0);
+    site->refs--;
+    site_touch(p, site);
+}
+
+/* Of several routes to one site the strictest counts. */
+static void limit(struct relay_site *site, const struct config_route *route)
+{
+    if (site->most == 0 || route->connections < site->most)
+        site->most = route->connections;
+}
+
+static void name_site(const struct relay_dest *dest, char out[SITE_NAME_MAX])
+{
+    const struct relay_host *first = &dest->hosts[0];
+    if (dest->route->relay == RELAY_SMARTHOST)
+        snprintf(out, SITE_NAME_MAX, "%s:%u", dest->route->host, dest->route->port);
+    else
+        snprintf(out, SITE_NAME_MAX, "%s", first->site[0] ? first->site : first->name);
+}
+
+void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
+{
+    struct relay_site *old = dest->site;
+    dest->site = NULL;
+    if (!none && dest->route->connections > 0) {
+        char name[SITE_NAME_MAX];
+        name_site(dest, name);
+        dest->site = site_find(p, slice_str(name));
+        if (!dest->site)
+            dest->site = site_new(p, name);
+        dest->site->refs++;
+        limit(dest->site, dest->route);
+    }
+    if (old)
+        unref(p, old);
+}
+
+/* --- what is in use -------------------------------------------------------------------------- */
+
+/* Those that wait may find what they want, as many as there is something for. */
+static void wake(struct relay_pool *p, struct relay_site *site)
+{
+    uint32_t count = site->allowed - site->slot_count + site->plain_allowed;
+    while (count-- > 0 && !list_is_empty(&site->waiting))
+        pool_touch(p, list_entry(site->waiting.next, struct relay_dest, node));
+}
+
+static void wake_one(struct relay_pool *p, struct relay_site *site)
+{
+    if (!list_is_empty(&site->waiting))
+        pool_touch(p, list_entry(site->waiting.next, struct relay_dest, node));
+}
+
+void pool_site_add_slot(struct relay_pool *p, struct relay_slot *slot)
+{
+    struct relay_site *site = slot->dest->site;
+    list_init(&slot->site_node);
+    if (!site)
+        return;
+    slot->site = site;
+    list_push_back(&site->slots, &slot->site_node);
+    site->refs++;
+    site->slot_count++;
+    site->connecting_count++;
+}
+
+void pool_site_connected(struct relay_pool *p, struct relay_slot *slot, const struct now *now)
+{
+    slot->opened_ms = now->mono_ms;
+    if (!slot->site)
+        return;
+    slot->site->connecting_count--;
+    wake_one(p, slot->site);
+}
+
+void pool_site_drop_slot(struct relay_pool *p, struct relay_slot *slot)
+{
+    struct relay_site *site = slot->site;
+    if (!site)
+        return;
+    list_remove(&slot->site_node);
+    site->slot_count--;
+    site->connecting_count -= slot->state == SLOT_CONNECTING;
+    slot->site = NULL;
+    unref(p, site);
+}
+
+void pool_slot_set_plain(struct relay_pool *p, struct relay_slot *slot, bool is_plain)
+{
+    if (slot->is_plain == is_plain)
+        return;
+    slot->is_plain = is_plain;
+    slot->dest->plain_count += is_plain ? 1 : UINT32_MAX;
+    if (!slot->site)
+        return;
+    slot->site->plain_count += is_plain ? 1 : UINT32_MAX;
+    if (!is_plain)
+        wake_one(p, slot->site);
+}
+
+static bool has_plain_room(const struct relay_site *site)
+{
+    return site->plain_count + site->connecting_count < site->plain_allowed;
+}
+
+bool pool_site_may_connect(const struct relay_dest *dest, bool is_urgent)
+{
+    const struct relay_site *site = dest->site;
+    if (!site)
+        return true;
+    return !site->is_asked && site->slot_count < site->allowed &&
+           (is_urgent || has_plain_room(site));
+}
+
+bool pool_site_may_be_plain(const struct relay_slot *slot)
+{
+    return !slot->site || slot->is_plain || slot->site->plain_count < slot->site->plain_allowed;
+}
+
+/* 0: it can do without; 1: welcome; 2: it has nothing; 3: and that for urgent mail. */
+static int importance(const struct relay_dest *dest)
+{
+    if (dest->waiting_count == 0 && dest->misfit_count == 0)
+        return 0;
+    switch (dest->site_want) {
+    case WANT_URGENT: return pool_urgent_working(dest) > 0 ? 1 : 3;
+    case WANT_PLAIN: return dest->slot_count > 0 ? 1 : 2;
+    case WANT_TURN: return dest->plain_count > dest->plain_draining_count ? 0 : 2;
+    }
+    return 0;
+}
+
+void pool_site_wait(struct relay_pool *p, struct relay_dest *dest, enum relay_site_want want)
+{
+    if (!dest->site)
+        return;
+    dest->site_want = want;
+    pool_place(p, dest, PLACE_SITE, &dest->site->waiting);
+    if (importance(dest) > dest->site->refused)
+        site_touch(p, dest->site);
+}
+
+/* --- questions ------------------------------------------------------------------------------- */
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void count_want(const struct relay_dest *dest, struct relay_site_ask *ask)
+{
+    int matters = importance(dest);
+    if (dest->site_want == WANT_TURN)
+        ask->turned += matters > 0;
+    else if (dest->site_want == WANT_URGENT)
+        *(matters > 1 ? &ask->urgent : &ask->urgent_welcome) += matters > 0;
+    else
+        *(matters > 1 ? &ask->plain : &ask->plain_welcome) += matters > 0;
+    if (matters > dest->site->asked)
+        dest->site->asked = matters;
+}
+
+/* What a site can be asked for at most; more of those that wait are not counted. */
+static bool is_enough(const struct relay_site_ask *ask)
+{
+    return ask->urgent + ask->plain + ask->turned >= ask->most;
+}
+
+static void fill_ask(struct relay_pool *p, struct relay_site *site, struct relay_site_ask *ask)
+{
+    uint32_t plain_used = least(site->plain_count + site->connecting_count, site->slot_count);
+    uint32_t plain_held = site->is_giving ? plain_used : site->slot_count;
+    *ask = (struct relay_site_ask){ .most = site->most,
+                                    .plain_most = pool_plain_share(p, site->most),
+                                    .kept = least(site->slot_count, site->allowed),
+                                    .plain_kept = least(plain_held, site->plain_allowed) };
+    site->asked = 0;
+    list_for_each (node, &site->waiting) {
+        if (p->is_draining || is_enough(ask))
+            break;
+        count_want(list_entry(node, struct relay_dest, node), ask);
+    }
+}
+
+static bool wants_any(const struct relay_site_ask *ask)
+{
+    return ask->urgent + ask->plain + ask->turned + ask->urgent_welcome + ask->plain_welcome > 0;
+}
+
+/* Redis knows better what is ours when something is wanted, or less is in use. */
+static bool is_news(const struct relay_site *site, const struct relay_site_ask *ask)
+{
+    return (wants_any(ask) && site->asked > site->refused) || ask->kept < site->allowed ||
+           ask->plain_kept < site->plain_allowed ||
+           (site->is_queued && ask->urgent + ask->plain + ask->turned == 0) ||
+           (site->refs == 0 && site->is_known);
+}
+
+struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_ask *ask)
+{
+    struct list *node;
+    while ((node = list_pop_front(&p->asks))) {
+        struct relay_site *site = list_entry(node, struct relay_site, ask);
+        fill_ask(p, site, ask);
+        if (is_news(site, ask)) {
+            site->is_asked = site->is_known = true;
+            site->is_giving = false;
+            site->asked_for =
+                ask->kept + ask->urgent + ask->plain + ask->urgent_welcome + ask->plain_welcome;
+            site->allowed = ask->kept;
+            site->plain_allowed = ask->plain_kept;
+            return site;
+        }
+        if (site->refs == 0)
+            site_free(p, site);
+    }
+    return NULL;
+}
+
+const char *relay_site_name(const struct relay_site *site)
+{
+    return site->name;
+}
+
+void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site, uint32_t connections,
+                              uint32_t plain, bool is_queued)
+{
+    must(site->is_asked);
+    site->is_queued = is_queued;
+    site->refused = is_queued || connections < site->asked_for ? site->asked : 0;
+    site->is_asked = false;
+    site->allowed = connections;
+    site->plain_allowed = plain;
+    site->is_known = site->refs > 0 || connections > 0;
+    if (site->refs == 0 || site->slot_count < connections)
+        site_touch(p, site);
+    if (site->slot_count <= connections)
+        wake(p, site);
+}
+
+void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site)
+{
+    must(site->is_asked);
+    site->is_asked = false;
+    site->refused = 0;
+    site_touch(p, site);
+}
+
+/* --- giving ---------------------------------------------------------------------------------- */
+
+void relay_pool_site_news(struct relay_pool *p, struct slice news)
+{
+    struct relay_site *site = news.len > 1 ? site_find(p, slice_skip(news, 1)) : NULL;
+    if (!site)
+        return;
+    if (news.ptr[0] == 'f') {
+        site->refused = 0;
+        site_touch(p, site);
+    } else if (site->wanted != 'u') {
+        site->wanted = news.ptr[0];
+    }
+}
+
+static bool has_had_its_time(const struct relay_slot *slot, const struct now *now)
+{
+    return now->mono_ms - slot->opened_ms >= HOLD_MS;
+}
+
+/* How readily a connection is given up; 0: not now. */
+static int readiness(const struct relay_site *site, const struct relay_slot *slot,
+                     const struct now *now)
+{
+    bool is_useful = site->wanted != 'p' || slot->is_plain;
+    if (slot->state == SLOT_READY && is_useful)
+        return 3;
+    if (slot->state != SLOT_BUSY || !is_useful)
+        return 0;
+    if (site->wanted == 'u')
+        return slot->is_plain ? 2 : 1;
+    return has_had_its_time(slot, now) ? 1 : 0;
+}
+
+/* Permission to carry plain mail that nothing uses: true when it goes with the next question. */
+static bool give_turn(struct relay_pool *p, struct relay_site *site)
+{
+    if (site->wanted != 'p' || site->plain_count + site->connecting_count >= site->plain_allowed)
+        return false;
+    site->is_giving = true;
+    site_touch(p, site);
+    return true;
+}
+
+/* One at a time; true when one is on its way out. */
+static bool give_one(struct relay_pool *p, struct relay_site *site, const struct now *now)
+{
+    struct relay_slot *best = NULL;
+    int best_readiness = 0;
+    list_for_each (node, &site->slots) {
+        struct relay_slot *slot = list_entry(node, struct relay_slot, site_node);
+        if (slot->state == SLOT_DRAINING && (site->wanted != 'p' || slot->is_plain))
+            return true;
+        int ready = readiness(site, slot, now);
+        if (ready > best_readiness) {
+            best = slot;
+            best_readiness = ready;
+        }
+    }
+    if (best)
+        pool_slot_drain(p, best);
+    return best != NULL;
+}
+
+/* Who waits says so again, every second. */
+void relay_pool_sites_tick(struct relay_pool *p, bool again, const struct now *now)
+{
+    list_for_each (node, &p->sites) {
+        struct relay_site *site = list_entry(node, struct relay_site, node);
+        if (site->wanted && (give_turn(p, site) || give_one(p, site, now) || site->slot_count == 0))
+            site->wanted = 0;
+        if (!again || list_is_empty(&site->waiting))
+            continue;
+        site->refused = 0;
+        site_touch(p, site);
+    }
+}
+
+/* --- the agreement ends ---------------------------------------------------------------------- */
+
+void relay_pool_sites_void(struct relay_pool *p)
+{
+    list_for_each (node, &p->sites) {
+        struct relay_site *site = list_entry(node, struct relay_site, node);
+        site->allowed = site->plain_allowed = 0;
+        site_touch(p, site);
+    }
+}
+
+uint32_t relay_pool_sites(const struct relay_pool *p)
+{
+    return p->site_count;
+}
+
+bool relay_slot_is_excess(const struct relay_slot *slot)
+{
+    return slot->site && slot->site->slot_count > slot->site->allowed;
+}

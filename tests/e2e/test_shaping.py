@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that several gateways keep together: connections to one site."""
+import os
+import socket
+import time
+
+import pytest
+
+from lib import postfix_tools
+from lib.kilat import HOLD, message, send, smarthost
+from lib.mx import Mx, Reply
+from lib.net import wait_until
+from lib.redis_server import Redis
+
+TRUSTED = {"bind": ["127.0.0.1:0"], "tls": "off", "auth": "off", "networks": ["127.0.0.0/8"]}
+LANES = {lane: {**TRUSTED, "lane": lane} for lane in ("urgent", "bulk")}
+
+
+def has_ended(writer):
+    """The peer has closed it, whether our loop has seen that or not."""
+    if writer.is_closing():
+        return True
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as sock:
+        try:
+            return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+class CountingMx(Mx):
+    """Counts the connections that are open whenever another one comes."""
+    peak = 0
+    writers = ()
+
+    async def _client(self, reader, writer):
+        self.writers = [w for w in self.writers if not has_ended(w)] + [writer]
+        self.peak = max(self.peak, len(self.writers))
+        try:
+            await super()._client(reader, writer)
+        finally:
+            self.writers = [w for w in self.writers if w is not writer]
+
+
+@pytest.fixture
+def site():
+    with CountingMx() as mx:
+        yield mx
+
+
+@pytest.fixture
+def pair(gateways, folder, site):
+    """Makes two gateways on one Redis, relaying to the site with these settings of its route."""
+    with Redis(folder / "r") as redis:
+        made = []
+
+        def make(route, **changes):
+            settings = {"redis": {"mode": "external", "url": redis.url}, "listener": LANES,
+                        "route": {"*": {**smarthost(site.port), **route}}, **changes}
+            made.extend(gateways(name, **settings) for name in ("one", "two"))
+            return made
+        yield make
+        for kilat in made:      # before their Redis goes
+            if kilat.process.poll() is None:
+                kilat.stop()
+
+
+def fill(kilat, count, rcpt="bulk@rcpt.test"):
+    postfix_tools.smtp_source(kilat.ports["bulk"], "-s", 10, "-m", count, "-l", 1000, "-d", "-t",
+                              rcpt, "-f", "a@sender.test")
+
+
+def arrival(site, rcpt):
+    return next((m.time for m in site.messages if m.rcpts == [rcpt]), None)
+
+
+def test_two_connections_from_two_gateways(pair, site):
+    """Never more than two, while thousands wait in both; urgent mail of either goes first."""
+    total, waits = 3000, []
+    one, two = pair({"connections": 2})
+    for kilat in (one, two):
+        fill(kilat, total // 2)
+    for i in range(10):
+        kilat, rcpt = (one, two)[i % 2], f"urgent{i}@rcpt.test"
+        site.on("dot", Reply("250 2.0.0 Ok", delay=0.05), times=10)
+        send(kilat.ports["urgent"], message(), rcpts=[rcpt])
+        since = time.monotonic()
+        wait_until(lambda: arrival(site, rcpt), 30, rcpt)
+        waits.append(arrival(site, rcpt) - since)
+    left = total + len(waits) - len(site.messages)
+    site.wait(total + 10, timeout=120)
+    print(f"urgent waited {sorted(waits)}, {left} behind them; peak {site.peak}, "
+          f"{len(site.connections)} connections")
+    assert site.peak == 2
+    assert sorted(waits)[len(waits) // 2] < 2, waits
+    for kilat in (one, two):
+        metrics = kilat.metrics()
+        assert metrics["recipients_delivered_total"] > total // 10
+        assert metrics["sites_asked_total"] < metrics["recipients_delivered_total"]
+    assert site.violations == []

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Limits that workers keep together: what lua/sites.lua answers in a real Redis, and several pools
+ * that ask it, at random, with answers that are lost: never more connections than the limit, never
+ * more of them for mail that is not urgent than its share, and everything is sent in the end, with
+ * nothing left in Redis.
+ */
+#include "tests/lib/queue_words.h"
+
+#include "core/base/entropy.h"
+#include "core/relay/pool_inside.h"
+
+#define SITES(...) say("FCALL", "kilat_sites", "1", QUEUE_CFG_KEY, ##__VA_ARGS__, NULL)
+#define W3         "3333333333333333"
+
+/* --- one question at a time ------------------------------------------------------------------ */
+
+/* Numbers: most, plain most, kept, plain kept; urgent, plain, turned; welcome: urgent, plain. */
+
+static void what_is_free_is_given_up_to_the_limit(void **state)
+{
+    expect(SITES(W1, LONG, "mx", "2 2 0 0 0 1 0 0 0"), "[ 0 1 1 0 ]");
+    expect(SITES(W2, LONG, "mx", "2 2 0 0 0 2 0 0 0"), "[ 0 1 1 1 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 1 1 0 0 0 0 1"), "[ 1 1 1 0 pmx ]");
+    expect(SITES(W3, LONG, "other", "2 2 0 0 1 0 0 0 0"), "[ 0 1 0 0 ]");
+}
+
+static void a_share_is_for_urgent_mail(void **state)
+{
+    expect(SITES(W1, LONG, "mx", "2 1 0 0 0 2 0 0 0"), "[ 0 1 1 1 ]");
+    expect(SITES(W2, LONG, "mx", "2 1 0 0 1 0 0 0 0"), "[ 0 1 0 0 ]");
+    expect(SITES(W3, LONG, "mx", "2 1 0 0 1 0 0 0 0"), "[ 0 0 0 1 ]");
+    expect(SITES(W2, LONG), "[ 1 umx ]");
+    expect(SITES(W2, LONG, "mx", "2 1 1 0 0 0 1 0 0"), "[ 1 1 0 1 pmx ]");
+}
+
+static void who_waits_is_told_and_first(void **state)
+{
+    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 0 0 0 1 ]");
+    expect(SITES(W1, LONG), "[ 1 pmx ]");
+    expect(SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 1 0 0 1 ]");
+    expect(SITES(W3, LONG, "mx", "1 1 0 0 0 0 0 0 1"), "[ 0 0 0 0 ]");
+    expect(SITES(W2, LONG), "[ 1 fmx ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 1 1 1 0 ]");
+}
+
+static void urgent_mail_waits_before_other(void **state)
+{
+    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0");
+    SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0");
+    SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 0 0 0 0");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 1 0 0 1 fmx ]");
+    expect(SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0"), "[ 1 1 0 0 fmx ]");
+}
+
+static void what_is_kept_is_not_taken_away(void **state)
+{
+    SITES(W1, LONG, "mx", "4 4 0 0 0 3 0 0 0");
+    expect(SITES(W1, LONG, "mx", "2 2 3 3 0 0 0 0 0"), "[ 1 3 3 0 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 2 2 0 1 0 0 0"), "[ 1 2 2 1 pmx ]");
+}
+
+static void a_lease_that_ended_frees_all(void **state)
+{
+    SITES(W1, "1", "mx", "1 1 0 0 0 1 0 0 0");
+    usleep(20000);
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 0 1 1 0 ]");
+    expect(SITES(W1, LONG, "mx", "1 1 1 1 0 0 0 0 0"), "[ 0 0 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 0 0 0 0"), "[ 1 0 0 0 ]");
+    expect(SAY("KEYS", "{cfg}s[toqn]*"), "[ ]");
+}
+
+/* --- several pools --------------------------------------------------------------------------- */
+
+#define POOLS      3
+#define MOST       4
+#define PLAIN_MOST 3
+#define STEPS      4000
+#define LINKS_MAX  16
+
+struct sim_link {
+    struct relay_slot *slot; /* NULL: none */
+    struct delivery *flying[2];
+    bool is_up, is_asked;
+};
+
+static struct config_route routes[] = {
+    { .name = "*", .pattern = "*", .relay = RELAY_MX, .connections = MOST }
+};
+static struct sim {
+    struct config cfg;
+    struct entropy dice;
+    uint64_t seed;
+    struct now now;
+    struct relay_pool *pools[POOLS];
+    struct sim_link links[POOLS][LINKS_MAX];
+    struct message *messages[LANE_COUNT];
+    uint32_t added, sent, peak;
+    bool is_good; /* no answer is lost */
+} sim;
+
+static uint32_t roll(uint32_t sides)
+{
+    return (uint32_t)entropy_below(&sim.dice, sides);
+}
+
+static void sim_add(int pool)
+{
+    char id[DELIVERY_ID_MAX], dest[32];
+    uint32_t rcpt = 0;
+    snprintf(id, sizeof id, "%u", sim.added++);
+    snprintf(dest, sizeof dest, "d%u.example", roll(4));
+    struct message *m = sim.messages[roll(5) ? LANE_NORMAL : LANE_URGENT];
+    relay_pool_add(sim.pools[pool], delivery_new(m, id, slice_str(dest), 0, &rcpt, 1));
+}
+
+static void sim_resolve(int pool, struct relay_dest *dest)
+{
+    struct relay_host host = { .addr_len = 1, .name = "mx0", .site = "mx" };
+    relay_pool_resolved(sim.pools[pool], dest, &host, 1, 1000, NULL, &sim.now);
+}
+
+static struct sim_link *link_of(int pool, const struct relay_slot *slot)
+{
+    for (int i = 0; i < LINKS_MAX; i++)
+        if (sim.links[pool][i].slot == slot)
+            return &sim.links[pool][i];
+    fail_msg("no such connection");
+    return NULL;
+}
+
+static void sim_act(int pool)
+{
+    for (;;) {
+        struct relay_action a = relay_pool_next(sim.pools[pool], &sim.now);
+        struct sim_link *l;
+        switch (a.kind) {
+        case RELAY_NOTHING: return;
+        case RELAY_RESOLVE: sim_resolve(pool, a.dest); break;
+        case RELAY_CONNECT: *link_of(pool, NULL) = (struct sim_link){ .slot = a.slot }; break;
+        case RELAY_QUIT: link_of(pool, a.slot)->is_asked = true; break;
+        case RELAY_DEFER: fail_msg("nothing fails here"); break;
+        case RELAY_SEND:
+            l = link_of(pool, a.slot);
+            l->flying[l->flying[0] != NULL] = a.delivery;
+            break;
+        }
+    }
+}
+
+static void sim_finish(int pool, struct sim_link *l)
+{
+    struct delivery *d = l->flying[0];
+    l->flying[0] = l->flying[1];
+    l->flying[1] = NULL;
+    sim.sent++;
+    delivery_free(d);
+    relay_pool_sent(sim.pools[pool], l->slot, &sim.now);
+}
+
+/* Something happens to a connection. */
+static void sim_move(int pool)
+{
+    struct sim_link *l = &sim.links[pool][roll(LINKS_MAX)];
+    if (!l->slot)
+        return;
+    if (!l->is_up) {
+        l->is_up = true;
+        relay_pool_connected(sim.pools[pool], l->slot, &sim.now);
+    } else if (l->flying[0] && !l->flying[1] && !roll(3)) {
+        relay_pool_can_overlap(sim.pools[pool], l->slot);
+    } else if (l->flying[0]) {
+        sim_finish(pool, l);
+    } else if (l->is_asked) {
+        struct relay_slot *slot = l->slot;
+        *l = (struct sim_link){ .slot = NULL };
+        relay_pool_slot_gone(sim.pools[pool], slot, NULL, &sim.now);
+    }
+}
+
+static const char *numbers_of(char text[100], const struct relay_site_ask *a)
+{
+    snprintf(text, 100, "%u %u %u %u %u %u %u %u %u", a->most, a->plain_most, a->kept,
+             a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome, a->plain_welcome);
+    return text;
+}
+
+static void sim_hear(int pool, struct relay_site *site, redisReply *r)
+{
+    unsigned connections, plain, is_queued;
+    if (site) {
+        assert_int_equal(sscanf(r->element[1]->str, "%u %u %u", &connections, &plain, &is_queued),
+                         3);
+        relay_pool_site_answered(sim.pools[pool], site, connections, plain, is_queued != 0);
+    }
+    for (size_t i = site ? 2 : 1; i < r->elements; i++)
+        relay_pool_site_news(sim.pools[pool], slice_str(r->element[i]->str));
+}
+
+/* A question is lost on its way, or its answer; then it is asked again. */
+static void sim_ask(int pool)
+{
+    char worker[24], text[100];
+    struct relay_site_ask ask;
+    relay_pool_sites_tick(sim.pools[pool], !roll(5), &sim.now);
+    struct relay_site *site = relay_pool_site_next(sim.pools[pool], &ask);
+    uint32_t luck = sim.is_good ? 9 : roll(10);
+    snprintf(worker, sizeof worker, "%d", pool);
+    redisReply *r = NULL;
+    if (luck > 0 && site)
+        r = redisCommand(redis, "FCALL kilat_sites 1 {cfg} %s 60000 %s %s", worker,
+                         relay_site_name(site), numbers_of(text, &ask));
+    else if (luck > 0)
+        r = redisCommand(redis, "FCALL kilat_sites 1 {cfg} %s 60000", worker);
+    if (luck > 1)
+        sim_hear(pool, site, r);
+    else if (site)
+        relay_pool_site_unanswered(sim.pools[pool], site);
+    freeReplyObject(r);
+}
+
+static uint32_t plain_links(int pool)
+{
+    uint32_t count = 0;
+    for (int i = 0; i < LINKS_MAX; i++)
+        count += sim.links[pool][i].slot && sim.links[pool][i].slot->is_plain;
+    return count;
+}
+
+static void check_limits(void)
+{
+    uint32_t connections = 0, plain = 0;
+    for (int i = 0; i < POOLS; i++) {
+        connections += relay_pool_connections(sim.pools[i]);
+        plain += plain_links(i);
+    }
+    assert_true(connections <= MOST);
+    sim.peak = connections > sim.peak ? connections : sim.peak;
+    assert_true(plain <= PLAIN_MOST);
+}
+
+static void sim_step(void)
+{
+    int pool = (int)roll(POOLS);
+    sim.now.mono_ms += roll(20);
+    switch (roll(6)) {
+    case 0: sim_ask(pool); break;
+    case 1:
+        if (!sim.is_good && !roll(3))
+            sim_add(pool);
+        break;
+    default: sim_move(pool); break;
+    }
+    sim_act(pool);
+    check_limits();
+}
+
+static uint32_t known_sites(void)
+{
+    uint32_t count = 0;
+    for (int i = 0; i < POOLS; i++)
+        count += relay_pool_sites(sim.pools[i]);
+    return count;
+}
+
+static void sim_begin(uint64_t seed)
+{
+    sim = (struct sim){ .cfg = { .routes = routes, .route_count = 1 }, .now = { .mono_ms = 1000 } };
+    sim.cfg.relay.connections_max = 10;
+    sim.cfg.relay.per_destination_max = 5;
+    sim.cfg.relay.messages_per_connection = 20;
+    sim.cfg.relay.idle_timeout_ms = 3000;
+    sim.cfg.relay.urgent_share = 20;
+    sim.seed = seed;
+    entropy_init_seeded(&sim.dice, &sim.seed);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        sim.messages[lane] = message_new(NULL);
+        message_add_rcpt(sim.messages[lane], SLICE("a@x.example"), SLICE("x.example"));
+        sim.messages[lane]->lane = lane_letter((enum mail_lane)lane);
+    }
+    for (int i = 0; i < POOLS; i++)
+        sim.pools[i] = relay_pool_new(&sim.cfg);
+}
+
+static void sim_end(void)
+{
+    for (int i = 0; i < POOLS; i++)
+        relay_pool_free(sim.pools[i]);
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        message_unref(sim.messages[lane]);
+}
+
+static void pools_keep_the_limits_and_send_all(void **state)
+{
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        flush(state);
+        sim_begin(seed);
+        for (int i = 0; i < STEPS; i++)
+            sim_step();
+        sim.is_good = true;
+        for (int i = 0; i < 50 * STEPS && (sim.sent < sim.added || known_sites() > 0); i++)
+            sim_step();
+        assert_true(sim.added > 100 && sim.peak == MOST);
+        assert_int_equal(sim.sent, sim.added);
+        assert_int_equal(known_sites(), 0);
+        expect(SAY("KEYS", "{cfg}s[toq]*"), "[ ]");
+        sim_end();
+    }
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup(name, flush)
+    static const struct CMUnitTest tests[] = {
+        CASE(what_is_free_is_given_up_to_the_limit), CASE(a_share_is_for_urgent_mail),
+        CASE(who_waits_is_told_and_first),           CASE(urgent_mail_waits_before_other),
+        CASE(what_is_kept_is_not_taken_away),        CASE(a_lease_that_ended_frees_all),
+        CASE(pools_keep_the_limits_and_send_all),
+    };
+    return cmocka_run_group_tests_name("sites", tests, start_server, stop_server);
+}
