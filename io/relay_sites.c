@@ -24,7 +24,7 @@
 #define SITES_MAX 64
 #define LEASES    3 /* of queue.lease: one that is longer, for it closes connections */
 #define ARGS_MAX  (6 + 2 * SITES_MAX)
-#define ASK_MAX   (9 * 11) /* octets of a question */
+#define ASK_MAX   (12 * 11) /* octets of a question */
 
 struct relay_sites {
     struct relay_driver *r; /* borrowed; NULL: freed, as soon as the reply has come */
@@ -93,11 +93,14 @@ static void end_agreement(struct relay_sites *s)
 
 static bool read_answer(struct relay_sites *s, size_t i, const redisReply *answer)
 {
-    unsigned connections, plain, is_queued;
+    struct relay_site_answer a;
+    unsigned is_queued;
     if (answer->type != REDIS_REPLY_STRING ||
-        sscanf(answer->str, "%u %u %u", &connections, &plain, &is_queued) != 3)
+        sscanf(answer->str, "%u %u %u %u %u", &a.connections, &a.plain, &is_queued, &a.tokens,
+               &a.wait_ms) != 5)
         return false;
-    relay_pool_site_answered(s->r->pool, s->asked[i], connections, plain, is_queued != 0);
+    a.is_queued = is_queued != 0;
+    relay_pool_site_answered(s->r->pool, s->asked[i], &a, &s->r->w->now);
     return true;
 }
 
@@ -138,9 +141,9 @@ static void on_reply(struct redis_request *req, const redisReply *reply)
 
 static struct slice write_ask(char text[ASK_MAX], const struct relay_site_ask *a)
 {
-    int len = snprintf(text, ASK_MAX, "%u %u %u %u %u %u %u %u %u", a->most, a->plain_most, a->kept,
-                       a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome,
-                       a->plain_welcome);
+    int len = snprintf(text, ASK_MAX, "%u %u %u %u %u %u %u %u %u %u %u %u", a->most, a->plain_most,
+                       a->kept, a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome,
+                       a->plain_welcome, a->tokens, a->interval_us, a->burst);
     return slice_of(text, (size_t)len);
 }
 

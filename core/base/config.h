@@ -49,6 +49,11 @@ enum route_tls { ROUTE_TLS_OFF, ROUTE_TLS_MAY, ROUTE_TLS_ENCRYPT, ROUTE_TLS_VERI
  * untouched when there is none. False: it is none of these. */
 bool config_host_of(struct slice text, struct slice *host, uint16_t *port);
 
+/* So many in any so long; none: 0. */
+struct config_rate {
+    uint32_t messages, per_ms;
+};
+
 /* Promises an external Redis may be unable to keep; each must be named to be accepted. */
 enum redis_risk {
     REDIS_RISK_EVICTION = 1 << 0, /* "eviction": maxmemory-policy is not noeviction */
@@ -141,7 +146,8 @@ struct config_route {
     char *ca_file;                    /* owned; NULL: the system's */
     char *user;                       /* owned; NULL: no login */
     char *password_file, *token_file; /* owned; one of them with a user */
-    uint32_t connections; /* to one site, of all nodes; 0: as many as each worker may have */
+    uint32_t connections;    /* to one site, of all nodes; 0: as many as each worker may have */
+    struct config_rate rate; /* to one site, of all nodes */
     int line;
 };
 

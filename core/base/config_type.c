@@ -25,6 +25,7 @@ static const char *const expectations[] = {
     [SETTING_NUMBER] = "is no number: write decimal digits",
     [SETTING_SIZE] = "is no size: write a number of octets, or one with k, m or g, for example 10m",
     [SETTING_DURATION] = "is no duration: write a number and ms, s, min, h or d, for example 5min",
+    [SETTING_RATE] = "is no rate: write how many, a slash, and 1s to 1d, for example 100/1min",
     [SETTING_BOOL] = "is neither yes nor no: write yes or no",
     [SETTING_BIND] = "is no address and port: write for example 127.0.0.1:2525 or [::1]:2525 "
                      "(names are not looked up)",
@@ -114,6 +115,16 @@ static bool set_bool(struct config_reader *r, const struct setting *row, void *b
     if (!config_value_bool(node->text, &value))
         return complain_value(r, row, node);
     store(row, base, value);
+    return true;
+}
+
+static bool set_rate(struct config_reader *r, const struct setting *row, void *base,
+                     const struct ucl_node *node)
+{
+    struct config_rate rate;
+    if (!config_value_rate(node->text, &rate))
+        return complain_value(r, row, node);
+    *(struct config_rate *)field_of(row, base) = rate;
     return true;
 }
 
@@ -273,6 +284,7 @@ static const struct {
     [SETTING_BINDS] = { add_bind, true },     [SETTING_NETWORKS] = { add_network, true },
     [SETTING_SERVERS] = { add_server, true }, [SETTING_DURATIONS] = { add_duration, true },
     [SETTING_TEXTS] = { add_text, true },     [SETTING_LATER] = { set_later, true },
+    [SETTING_RATE] = { set_rate, false },
 };
 
 static bool set_list(struct config_reader *r, const struct setting *row, void *base,

@@ -78,6 +78,23 @@ bool config_value_duration(struct slice text, uint64_t *out)
     return number_with_unit(text, duration_units, out);
 }
 
+#define RATE_PER_MIN_MS 1000
+#define RATE_PER_MAX_MS (24 * 3600 * 1000)
+
+bool config_value_rate(struct slice text, struct config_rate *out)
+{
+    uint64_t messages, per_ms;
+    size_t slash = slice_find(text, '/');
+    if (slash == text.len || !config_value_number(slice_head(text, slash), &messages) ||
+        !config_value_duration(slice_skip(text, slash + 1), &per_ms))
+        return false;
+    if (messages < 1 || messages > UINT32_MAX / 2 || per_ms < RATE_PER_MIN_MS ||
+        per_ms > RATE_PER_MAX_MS)
+        return false;
+    *out = (struct config_rate){ (uint32_t)messages, (uint32_t)per_ms };
+    return true;
+}
+
 bool config_value_bool(struct slice text, bool *out)
 {
     static const char *const words[] = { "no", "yes", "off", "on", "false", "true" };

@@ -148,6 +148,9 @@
     X(ROUTE, "connections", NUMBER, IN_ROUTE(connections), "0..10000", "0", "connections",         \
       "Connections to one site, of all nodes together; 0: no more than each worker may have "      \
       "(relay.per_destination_max). A site is the MX hosts that domains share, or a smarthost.")   \
+    X(ROUTE, "rate", RATE, IN_ROUTE(rate), "", "", "",                                             \
+      "Messages to one site, of all nodes together, such as 100/1min: no more begin in any "       \
+      "minute. None: any number.")                                                                 \
     X(TENANT, "senders", TEXTS, TENANT_LIST(senders, sender_count), "", "", "",                    \
       "Addresses its users may send from, in MAIL and in the From field: \"a@example.org\", "      \
       "\"@example.org\" (the domain), \"@*.example.org\" (all below it) or \"*\" (any). None: "    \

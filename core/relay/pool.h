@@ -66,6 +66,7 @@ enum relay_site_want {
     WANT_URGENT, /* a connection for urgent mail */
     WANT_PLAIN,  /* one for other mail */
     WANT_TURN,   /* that a connection it has may take other mail */
+    WANT_TOKEN,  /* to send a message */
 };
 
 struct relay_site;
@@ -158,6 +159,15 @@ struct relay_site_ask {
     uint32_t kept, plain_kept; /* what is in use */
     uint32_t urgent, plain, turned;         /* wanted: the destination has no other, or it waits */
     uint32_t urgent_welcome, plain_welcome; /* ... it has some, and can use more */
+    uint32_t tokens;                        /* messages to begin; 0: none, or no rate */
+    uint32_t interval_us, burst; /* one more each interval, and so many at once; with tokens */
+};
+
+struct relay_site_answer {
+    uint32_t connections, plain; /* that this worker may have now, at most */
+    bool is_queued;              /* it waits for more */
+    uint32_t tokens;             /* messages that may begin, after wait_ms */
+    uint32_t wait_ms;
 };
 
 struct relay_pool; /* pool.c */
@@ -227,9 +237,8 @@ uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any sta
  * relay_pool_site_answered, or _unanswered: it is to be asked about again. */
 struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_ask *ask);
 const char *relay_site_name(const struct relay_site *site);
-/* What this worker may have now, at most; frees a site of which it wants nothing more. */
-void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site, uint32_t connections,
-                              uint32_t plain, bool is_queued);
+void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site,
+                              const struct relay_site_answer *answer, const struct now *now);
 void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site);
 /* One piece of news (lua/sites.lua): a letter, and the site. */
 void relay_pool_site_news(struct relay_pool *p, struct slice news);

@@ -24,10 +24,14 @@ struct relay_site {
     struct list hash; /* in its bucket */
     struct list ask;  /* on the pool's asks, when there is something to ask */
     struct list slots;
-    struct list waiting;                                /* destinations, by relay_dest.node */
-    uint32_t refs;                                      /* destinations and slots */
-    uint32_t most;                                      /* connections of all nodes */
-    uint32_t allowed, plain_allowed;                    /* of this worker */
+    struct list waiting;                     /* destinations, by relay_dest.node */
+    uint32_t refs;                           /* destinations and slots */
+    uint32_t most;                           /* connections of all nodes; 0: any number */
+    struct config_rate rate;                 /* messages of all nodes; none: any number */
+    struct list timed;                       /* on the pool's, while tokens_from_ms is not over */
+    uint32_t tokens;                         /* messages that may begin ... */
+    int64_t tokens_from_ms, tokens_until_ms; /* ... between then (monotonic) and then */
+    uint32_t allowed, plain_allowed;         /* of this worker */
     uint32_t slot_count, connecting_count, plain_count; /* in use */
     char wanted;        /* a letter of lua/sites.lua: others wait; 0: nobody is known to */
     bool is_asked;      /* True exactly from relay_pool_site_next to its answer */
@@ -67,6 +71,7 @@ struct relay_pool {
     struct list taken;         /* found by relay_pool_take_shard */
     struct list sites;         /* struct relay_site */
     struct list asks;          /* of them, those with something to ask */
+    struct list timed;         /* of them, those with tokens for later */
     struct list *site_buckets; /* owned; SITE_BUCKETS of them */
     uint32_t site_count;
     bool is_draining;
@@ -146,6 +151,13 @@ void pool_slot_set_plain(struct relay_pool *p, struct relay_slot *slot, bool is_
 bool pool_site_may_connect(const struct relay_dest *dest, bool is_urgent);
 /* True when its site allows that the slot takes mail that is not urgent. */
 bool pool_site_may_be_plain(const struct relay_slot *slot);
+/* True when it must wait before it may send anything; it is listed for that. */
+bool pool_site_bars(struct relay_pool *p, struct relay_dest *dest, const struct now *now);
+/* A message of the destination is sent. */
+void pool_site_count(struct relay_dest *dest);
+/* Gives turns to destinations whose tokens are good now. */
+void pool_sites_wake(struct relay_pool *p, const struct now *now);
+int64_t pool_sites_wake_ms(const struct relay_pool *p); /* INT64_MAX: never */
 /* Lists a destination that must wait for its site. */
 void pool_site_wait(struct relay_pool *p, struct relay_dest *dest, enum relay_site_want want);
 /* True when urgent mail has no connection that it need not share. */

@@ -64,6 +64,7 @@ struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, str
     mark_plain(p, slot, d);
     slot->in_flight++;
     slot->messages++;
+    pool_site_count(slot->dest);
     if (slot->messages == 1 && !slot->is_for_misfits)
         end_round(slot->dest);
     if (is_used_up(p, slot))
@@ -293,6 +294,8 @@ static struct relay_action pick_for(struct relay_pool *p, struct relay_dest *des
         pool_give_back_all(p, dest, &dest->failure);
         return nothing;
     }
+    if (pool_site_bars(p, dest, now))
+        return nothing;
     switch (dest->state) {
     case DEST_NEW: return pick_resolve(dest);
     case DEST_RESOLVING: return pick_resolving(p, dest);
@@ -403,6 +406,7 @@ struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now)
 {
     struct relay_action a;
     forget_rested(p, now);
+    pool_sites_wake(p, now);
     do {
         struct list *node;
         if ((node = list_pop_front(&p->defers)))
@@ -426,5 +430,6 @@ int64_t relay_pool_wake_ms(const struct relay_pool *p)
     int64_t idle = idle_until_ms(p), hold = INT64_MAX;
     if (!list_is_empty(&p->holding))
         hold = list_entry(p->holding.next, struct relay_dest, node)->not_before_ms;
-    return idle < hold ? idle : hold;
+    int64_t site = pool_sites_wake_ms(p), soonest = idle < hold ? idle : hold;
+    return site < soonest ? site : soonest;
 }

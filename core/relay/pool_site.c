@@ -20,6 +20,12 @@
  * is over, for urgent mail; for other mail when it has had HOLD_MS. That goes for two destinations
  * of one worker too.
  *
+ * A rate is kept by tokens, one for each message that begins. They come in blocks of what the rate
+ * lets pass in token_hold_ms, for a time that Redis names, and are good for that long from then.
+ * Who is to wait is told for how long, once, and has his place then; nobody asks twice. In any
+ * period no more than the rate begin, on all nodes: intervals are a little longer for what a block
+ * blurs.
+ *
  * Limits: as many sites as destinations with a limit. A site is kept until Redis knows that nothing
  * of it is used any more.
  */
@@ -28,7 +34,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HOLD_MS 2000 /* that a connection is used while others wait for it */
+#define HOLD_MS     2000 /* that a connection is used while others wait for it */
+#define HOLD_MAX_MS 1000 /* that tokens are good for */
 
 /* --- sites ----------------------------------------------------------------------------------- */
 
@@ -36,6 +43,7 @@ void pool_sites_init(struct relay_pool *p)
 {
     list_init(&p->sites);
     list_init(&p->asks);
+    list_init(&p->timed);
     p->site_buckets = mem_alloc(SITE_BUCKETS * sizeof *p->site_buckets);
     for (uint32_t i = 0; i < SITE_BUCKETS; i++)
         list_init(&p->site_buckets[i]);
@@ -47,6 +55,7 @@ static void site_free(struct relay_pool *p, struct relay_site *site)
     list_remove(&site->node);
     list_remove(&site->hash);
     list_remove(&site->ask);
+    list_remove(&site->timed);
     p->site_count--;
     free(site);
 }
@@ -83,6 +92,7 @@ static struct relay_site *site_new(struct relay_pool *p, const char *name)
     struct relay_site *site = mem_zalloc(sizeof *site);
     snprintf(site->name, sizeof site->name, "%s", name);
     list_init(&site->ask);
+    list_init(&site->timed);
     list_init(&site->slots);
     list_init(&site->waiting);
     list_push_back(&p->sites, &site->node);
@@ -108,8 +118,17 @@ static void unref(struct relay_pool *p, struct relay_site *site)
 /* Of several routes to one site the strictest counts. */
 static void limit(struct relay_site *site, const struct config_route *route)
 {
-    if (site->most == 0 || route->connections < site->most)
+    const struct config_rate *new = &route->rate, *old = &site->rate;
+    if (route->connections > 0 && (site->most == 0 || route->connections < site->most))
         site->most = route->connections;
+    if (new->messages > 0 && (old->messages == 0 || (uint64_t) new->messages * old->per_ms <
+                                                        (uint64_t)old->messages *new->per_ms))
+        site->rate = *new;
+}
+
+static bool has_limits(const struct config_route *route)
+{
+    return route->connections > 0 || route->rate.messages > 0;
 }
 
 static void name_site(const struct relay_dest *dest, char out[SITE_NAME_MAX])
@@ -125,7 +144,7 @@ void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
 {
     struct relay_site *old = dest->site;
     dest->site = NULL;
-    if (!none && dest->route->connections > 0) {
+    if (!none && has_limits(dest->route)) {
         char name[SITE_NAME_MAX];
         name_site(dest, name);
         dest->site = site_find(p, slice_str(name));
@@ -143,7 +162,9 @@ void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
 /* Those that wait may find what they want, as many as there is something for. */
 static void wake(struct relay_pool *p, struct relay_site *site)
 {
-    uint32_t count = site->allowed - site->slot_count + site->plain_allowed;
+    uint32_t count = site->plain_allowed + site->tokens;
+    if (site->allowed > site->slot_count)
+        count += site->allowed - site->slot_count;
     while (count-- > 0 && !list_is_empty(&site->waiting))
         pool_touch(p, list_entry(site->waiting.next, struct relay_dest, node));
 }
@@ -209,7 +230,7 @@ static bool has_plain_room(const struct relay_site *site)
 bool pool_site_may_connect(const struct relay_dest *dest, bool is_urgent)
 {
     const struct relay_site *site = dest->site;
-    if (!site)
+    if (!site || site->most == 0)
         return true;
     return !site->is_asked && site->slot_count < site->allowed &&
            (is_urgent || has_plain_room(site));
@@ -217,7 +238,8 @@ bool pool_site_may_connect(const struct relay_dest *dest, bool is_urgent)
 
 bool pool_site_may_be_plain(const struct relay_slot *slot)
 {
-    return !slot->site || slot->is_plain || slot->site->plain_count < slot->site->plain_allowed;
+    return !slot->site || slot->site->most == 0 || slot->is_plain ||
+           slot->site->plain_count < slot->site->plain_allowed;
 }
 
 /* 0: it can do without; 1: welcome; 2: it has nothing; 3: and that for urgent mail. */
@@ -229,6 +251,7 @@ static int importance(const struct relay_dest *dest)
     case WANT_URGENT: return pool_urgent_working(dest) > 0 ? 1 : 3;
     case WANT_PLAIN: return dest->slot_count > 0 ? 1 : 2;
     case WANT_TURN: return dest->plain_count > dest->plain_draining_count ? 0 : 2;
+    case WANT_TOKEN: return 0; /* it does not depend on who else waits */
     }
     return 0;
 }
@@ -238,9 +261,106 @@ void pool_site_wait(struct relay_pool *p, struct relay_dest *dest, enum relay_si
     if (!dest->site)
         return;
     dest->site_want = want;
-    pool_place(p, dest, PLACE_SITE, &dest->site->waiting);
+    bool is_first = pool_urgent_waiting(dest) > 0;
+    pool_place(p, dest, PLACE_SITE, is_first ? dest->site->waiting.next : &dest->site->waiting);
     if (importance(dest) > dest->site->refused)
         site_touch(p, dest->site);
+}
+
+/* --- messages -------------------------------------------------------------------------------- */
+
+/* A twentieth of the period, at most a second. */
+static uint32_t token_hold_ms(const struct relay_site *site)
+{
+    uint32_t ms = site->rate.per_ms / 20;
+    return ms < HOLD_MAX_MS ? ms : HOLD_MAX_MS;
+}
+
+/* Tokens that a block may have. */
+static uint32_t burst_of(const struct relay_site *site)
+{
+    uint64_t burst = (uint64_t)site->rate.messages * token_hold_ms(site) / site->rate.per_ms;
+    return burst > 0 ? (uint32_t)burst : 1;
+}
+
+/* One is used up to two holds before or after its turn, and a burst may come first. */
+static uint32_t interval_us_of(const struct relay_site *site)
+{
+    uint64_t period_us = 1000 * ((uint64_t)site->rate.per_ms + 2 * token_hold_ms(site));
+    uint64_t us = period_us / (site->rate.messages - burst_of(site) + 1) + 1;
+    return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+static bool has_token(const struct relay_site *site, const struct now *now)
+{
+    return site->tokens > 0 && now->mono_ms >= site->tokens_from_ms &&
+           now->mono_ms < site->tokens_until_ms;
+}
+
+static void drop_tokens(struct relay_site *site)
+{
+    site->tokens = 0;
+    list_remove(&site->timed);
+}
+
+static bool has_connection(const struct relay_dest *dest)
+{
+    return !list_is_empty(&dest->offers) || !list_is_empty(&dest->overlaps);
+}
+
+bool pool_site_bars(struct relay_pool *p, struct relay_dest *dest, const struct now *now)
+{
+    struct relay_site *site = dest->site;
+    if (!site || site->rate.messages == 0 || dest->state == DEST_BACKOFF || has_token(site, now) ||
+        !has_connection(dest))
+        return false;
+    if (now->mono_ms >= site->tokens_until_ms)
+        drop_tokens(site);
+    pool_site_wait(p, dest, WANT_TOKEN);
+    if (site->tokens == 0)
+        site_touch(p, site);
+    return true;
+}
+
+void pool_site_count(struct relay_dest *dest)
+{
+    if (dest->site && dest->site->tokens > 0)
+        dest->site->tokens--;
+}
+
+static void take_tokens(struct relay_pool *p, struct relay_site *site,
+                        const struct relay_site_answer *answer, const struct now *now)
+{
+    if (answer->tokens == 0)
+        return;
+    site->tokens = answer->tokens;
+    site->tokens_from_ms = now->mono_ms + answer->wait_ms;
+    site->tokens_until_ms = site->tokens_from_ms + token_hold_ms(site);
+    list_remove(&site->timed);
+    if (answer->wait_ms > 0)
+        list_push_back(&p->timed, &site->timed);
+}
+
+void pool_sites_wake(struct relay_pool *p, const struct now *now)
+{
+    list_for_each_safe (node, &p->timed) {
+        struct relay_site *site = list_entry(node, struct relay_site, timed);
+        if (now->mono_ms < site->tokens_from_ms)
+            continue;
+        list_remove(node);
+        wake(p, site);
+    }
+}
+
+int64_t pool_sites_wake_ms(const struct relay_pool *p)
+{
+    int64_t soonest = INT64_MAX;
+    list_for_each (node, &p->timed) {
+        const struct relay_site *site = list_entry(node, struct relay_site, timed);
+        if (site->tokens_from_ms < soonest)
+            soonest = site->tokens_from_ms;
+    }
+    return soonest;
 }
 
 /* --- questions ------------------------------------------------------------------------------- */
@@ -253,7 +373,9 @@ static uint32_t least(uint32_t a, uint32_t b)
 static void count_want(const struct relay_dest *dest, struct relay_site_ask *ask)
 {
     int matters = importance(dest);
-    if (dest->site_want == WANT_TURN)
+    if (dest->site_want == WANT_TOKEN)
+        ask->tokens += dest->site->tokens == 0 ? dest->waiting_count + dest->misfit_count : 0;
+    else if (dest->site_want == WANT_TURN)
         ask->turned += matters > 0;
     else if (dest->site_want == WANT_URGENT)
         *(matters > 1 ? &ask->urgent : &ask->urgent_welcome) += matters > 0;
@@ -266,7 +388,7 @@ static void count_want(const struct relay_dest *dest, struct relay_site_ask *ask
 /* What a site can be asked for at most; more of those that wait are not counted. */
 static bool is_enough(const struct relay_site_ask *ask)
 {
-    return ask->urgent + ask->plain + ask->turned >= ask->most;
+    return ask->urgent + ask->plain + ask->turned + ask->tokens >= ask->most + ask->burst;
 }
 
 static void fill_ask(struct relay_pool *p, struct relay_site *site, struct relay_site_ask *ask)
@@ -277,12 +399,17 @@ static void fill_ask(struct relay_pool *p, struct relay_site *site, struct relay
                                     .plain_most = pool_plain_share(p, site->most),
                                     .kept = least(site->slot_count, site->allowed),
                                     .plain_kept = least(plain_held, site->plain_allowed) };
+    if (site->rate.messages > 0) {
+        ask->burst = burst_of(site);
+        ask->interval_us = interval_us_of(site);
+    }
     site->asked = 0;
     list_for_each (node, &site->waiting) {
         if (p->is_draining || is_enough(ask))
             break;
         count_want(list_entry(node, struct relay_dest, node), ask);
     }
+    ask->tokens = least(ask->tokens, ask->burst);
 }
 
 static bool wants_any(const struct relay_site_ask *ask)
@@ -293,8 +420,8 @@ static bool wants_any(const struct relay_site_ask *ask)
 /* Redis knows better what is ours when something is wanted, or less is in use. */
 static bool is_news(const struct relay_site *site, const struct relay_site_ask *ask)
 {
-    return (wants_any(ask) && site->asked > site->refused) || ask->kept < site->allowed ||
-           ask->plain_kept < site->plain_allowed ||
+    return ask->tokens > 0 || (wants_any(ask) && site->asked > site->refused) ||
+           ask->kept < site->allowed || ask->plain_kept < site->plain_allowed ||
            (site->is_queued && ask->urgent + ask->plain + ask->turned == 0) ||
            (site->refs == 0 && site->is_known);
 }
@@ -325,20 +452,21 @@ const char *relay_site_name(const struct relay_site *site)
     return site->name;
 }
 
-void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site, uint32_t connections,
-                              uint32_t plain, bool is_queued)
+void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site,
+                              const struct relay_site_answer *answer, const struct now *now)
 {
     must(site->is_asked);
-    site->is_queued = is_queued;
-    site->refused = is_queued || connections < site->asked_for ? site->asked : 0;
+    bool is_short = answer->is_queued || answer->connections < site->asked_for;
     site->is_asked = false;
-    site->allowed = connections;
-    site->plain_allowed = plain;
-    site->is_known = site->refs > 0 || connections > 0;
-    if (site->refs == 0 || site->slot_count < connections)
+    site->is_queued = answer->is_queued;
+    site->refused = is_short ? site->asked : 0;
+    site->allowed = answer->connections;
+    site->plain_allowed = answer->plain;
+    site->is_known = site->refs > 0 || answer->connections > 0;
+    take_tokens(p, site, answer, now);
+    if (site->refs == 0 || site->slot_count < site->allowed)
         site_touch(p, site);
-    if (site->slot_count <= connections)
-        wake(p, site);
+    wake(p, site);
 }
 
 void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site)
@@ -434,6 +562,7 @@ void relay_pool_sites_void(struct relay_pool *p)
     list_for_each (node, &p->sites) {
         struct relay_site *site = list_entry(node, struct relay_site, node);
         site->allowed = site->plain_allowed = 0;
+        drop_tokens(site);
         site_touch(p, site);
     }
 }
@@ -445,5 +574,6 @@ uint32_t relay_pool_sites(const struct relay_pool *p)
 
 bool relay_slot_is_excess(const struct relay_slot *slot)
 {
-    return slot->site && slot->site->slot_count > slot->site->allowed;
+    const struct relay_site *site = slot->site;
+    return site && site->most > 0 && site->slot_count > site->allowed;
 }

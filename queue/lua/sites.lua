@@ -13,6 +13,8 @@
 --                           u  urgent mail of another waits for a connection of yours
 --                           t  other mail does;  p  other mail waits for one that is plain
 --
+--     {cfg}sr:<site>      string, PX: ms until which its rate is used up
+--
 -- What a worker keeps is what it uses, always; whatever is free goes by turns, to who waits longest,
 -- urgent mail first. Who has something already and would like more gets what nobody waits for, and
 -- does not wait. A worker whose lease ended has nothing: its connections were closed before.
@@ -136,6 +138,29 @@ local function site_settle(tag, site, worker, ask, now, fresh)
   return t .. ' ' .. p .. (is_short and ' 1' or ' 0')
 end
 
+-- Messages that may begin, and after how many ms: of a bucket of so many (ask[12]) that gets one more each
+-- interval (ask[11]). Who must wait has his part set aside, so that the order of asking is kept.
+local function site_tokens(tag, site, ask, now)
+  local wanted, interval, burst = ask[10], ask[11] / 1000, ask[12]
+  if wanted == 0 then
+    return '0 0'
+  end
+  local key = tag .. 'sr:' .. site
+  local used = math.max(now, tonumber(redis.call('GET', key) or 0))
+  local ready = math.floor((now + (burst - 1) * interval - used) / interval) + 1
+  local count = math.min(wanted, burst, math.max(1, ready))
+  local wait = used + (count - burst) * interval - now
+  if wait <= 0 then
+    wait = 0
+  else
+    count = math.min(wanted, burst)
+    wait = used + (count - burst) * interval - now
+  end
+  used = used + count * interval
+  redis.call('SET', key, string.format('%.3f', used), 'PX', math.ceil(used - now) + 1)
+  return count .. ' ' .. math.ceil(wait)
+end
+
 local function site_numbers(text)
   local numbers = {}
   for number in string.gmatch(text, '%d+') do
@@ -144,8 +169,10 @@ local function site_numbers(text)
   return numbers
 end
 
--- kilat_sites(worker, lease ms, n times: site, numbers of site_settle)
---     -> { 1 when its lease was live, n times "<connections> <plain> <1: waits>", any number of news }
+-- kilat_sites(worker, lease ms, n times: site, numbers of site_settle, then messages, interval in us,
+-- burst)
+--     -> { 1 when its lease was live, n times "<connections> <plain> <1: waits>
+--     <messages> <ms to wait>", any number of news }
 -- Renews the lease.
 local function sites(keys, args)
   local tag, now, worker, lease = tag_of(keys), time_ms(), args[1], tonumber(args[2])
@@ -155,8 +182,9 @@ local function sites(keys, args)
   end
   local reply = { redis.call('ZADD', tag .. 'sw', now + lease, worker) == 0 and 1 or 0 }
   for i = 3, #args, 2 do
-    reply[#reply + 1] =
-        site_settle(tag, args[i], worker, site_numbers(args[i + 1]), now, now + lease - FRESH)
+    local ask = site_numbers(args[i + 1])
+    reply[#reply + 1] = site_settle(tag, args[i], worker, ask, now, now + lease - FRESH)
+        .. ' ' .. site_tokens(tag, args[i], ask, now)
   end
   local news = redis.call('SMEMBERS', tag .. 'sn:' .. worker)
   redis.call('DEL', tag .. 'sn:' .. worker)

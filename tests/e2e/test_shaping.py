@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that several gateways keep together: connections to one site."""
+"""Limits that several gateways keep together: connections to one site, messages in a time."""
 import os
+import signal
 import socket
 import time
 
 import pytest
 
 from lib import postfix_tools
-from lib.kilat import HOLD, message, send, smarthost
-from lib.mx import Mx, Reply
+from lib.kilat import message, send, smarthost
+from lib.mx import Mx, Reply, Stall
 from lib.net import wait_until
 from lib.redis_server import Redis
 
@@ -50,20 +51,25 @@ def site():
 
 
 @pytest.fixture
-def pair(gateways, folder, site):
-    """Makes two gateways on one Redis, relaying to the site with these settings of its route."""
+def redis(folder):
     with Redis(folder / "r") as redis:
-        made = []
+        yield redis
 
-        def make(route, **changes):
-            settings = {"redis": {"mode": "external", "url": redis.url}, "listener": LANES,
-                        "route": {"*": {**smarthost(site.port), **route}}, **changes}
-            made.extend(gateways(name, **settings) for name in ("one", "two"))
-            return made
-        yield make
-        for kilat in made:      # before their Redis goes
-            if kilat.process.poll() is None:
-                kilat.stop()
+
+@pytest.fixture
+def pair(gateways, redis, site):
+    """Makes two gateways on one Redis, relaying to the site with these settings of its route."""
+    made = []
+
+    def make(route, **changes):
+        settings = {"redis": {"mode": "external", "url": redis.url}, "listener": LANES,
+                    "route": {"*": {**smarthost(site.port), **route}}, **changes}
+        made.extend(gateways(name, **settings) for name in ("one", "two"))
+        return made
+    yield make
+    for kilat in made:      # before their Redis goes
+        if kilat.process.poll() is None:
+            kilat.stop()
 
 
 def fill(kilat, count, rcpt="bulk@rcpt.test"):
@@ -99,3 +105,56 @@ def test_two_connections_from_two_gateways(pair, site):
         assert metrics["recipients_delivered_total"] > total // 10
         assert metrics["sites_asked_total"] < metrics["recipients_delivered_total"]
     assert site.violations == []
+
+
+def test_what_a_killed_gateway_held_comes_back(pair, site, redis):
+    """After its agreement has ended, three leases; what one held that was stopped, at once."""
+    one, two = pair({"connections": 1})
+    site.on("dot", Stall(60), times=1)
+    send(one.ports["bulk"], message(), rcpts=["stuck@rcpt.test"])
+    wait_until(lambda: site.open_connections(), 20, "a connection")
+    fill(two, 20, "after@rcpt.test")
+    began = time.monotonic()
+    one.kill()
+    site.wait(20, timeout=60)
+    assert min(m.time for m in site.messages) - began > 3, "before the lease was over"
+    assert site.peak == 1
+    assert two.stop() == 0
+    held = [field for key in redis.call("KEYS", "{cfg}st:*")
+            for field in redis.call("HKEYS", key)]
+    assert held == []
+
+
+def test_without_redis_connections_end(pair, site, redis):
+    """Before others might have them; afterwards mail goes on."""
+    one, _ = pair({"connections": 2})
+    site.on("dot", Stall(60), times=1)
+    send(one.ports["bulk"], message(), rcpts=["stuck@rcpt.test"])
+    wait_until(lambda: site.open_connections(), 20, "a connection")
+    site.clear()
+    os.kill(redis.process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: site.writers == [] or all(map(has_ended, site.writers)), 30, "no more")
+        assert one.wait_event("relay.sites_void", sites=1)
+    finally:
+        os.kill(redis.process.pid, signal.SIGCONT)
+    wait_until(lambda: arrival(site, "stuck@rcpt.test"), 60, "the message")
+    assert site.peak <= 2
+
+
+def test_a_rate_over_two_gateways(pair, site):
+    """20 in any second, whoever sends them; urgent mail goes first."""
+    one, two = pair({"rate": "20/1s"})
+    for kilat in (one, two):
+        fill(kilat, 50)
+    send(one.ports["urgent"], message(), rcpts=["urgent@rcpt.test"])
+    site.wait(20, timeout=60)
+    wait_until(lambda: arrival(site, "urgent@rcpt.test"), 5, "urgent mail")
+    assert len(site.messages) < 100
+    times = sorted(m.time for m in site.wait(101, timeout=60))
+    most = max(sum(start <= t < start + 1 for t in times) for start in times)
+    print(f"101 in {times[-1] - times[0]:.1f} s, {most} in a second")
+    assert most <= 30, "20, and some that were late on their way"
+    assert 4 < times[-1] - times[0] < 30
+    calls = sum(kilat.metrics()["sites_asked_total"] for kilat in (one, two))
+    assert calls < 500

@@ -27,6 +27,7 @@ static const char *const type_names[] = {
     [SETTING_NETWORKS] = "list of networks",
     [SETTING_SERVERS] = "list of addresses",
     [SETTING_DURATIONS] = "list of durations",
+    [SETTING_RATE] = "number/duration",
     [SETTING_LATER] = "not offered yet",
 };
 

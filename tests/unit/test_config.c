@@ -158,7 +158,7 @@ static void each_setting_reaches_its_field(void **state)
         HEAD
         "workers = 3; data_dir = data\n"
         "redis { mode = external; url = \"redis://u:p@h:1/2\"; accept_risk = [no-aof, eviction] }\n"
-        "route \"*\" { }\n"
+        "route \"*\" { connections = 2; rate = \"100/1min\" }\n"
         "route \"*.Example.ORG\" { relay = smarthost; host = \"2001:db8::1\"; port = 2526 }\n"
         "route held.example { relay = hold }\n"
         "admin { bind = 127.0.0.1:2580 }\n"
@@ -176,6 +176,10 @@ static void each_setting_reaches_its_field(void **state)
     assert_int_equal(cfg->route_count, 3);
     assert_int_equal(cfg->routes[0].relay, RELAY_MX);
     assert_int_equal(cfg->routes[0].port, 25);
+    assert_int_equal(cfg->routes[0].connections, 2);
+    assert_int_equal(cfg->routes[0].rate.messages, 100);
+    assert_int_equal(cfg->routes[0].rate.per_ms, 60000);
+    assert_int_equal(cfg->routes[1].rate.messages, 0);
     assert_string_equal(cfg->routes[1].pattern, "*.example.org");
     assert_string_equal(cfg->routes[1].host, "2001:db8::1");
     assert_int_equal(cfg->routes[1].port, 2526);
@@ -268,6 +272,10 @@ static void errors_of_values(void **state)
         { "listener \"y\" { networks = 10.0.0.1/8 }", ":3: listener \"y\": networks: "
                                                       "\"10.0.0.1/8\" is no network" },
         { "listener \"y\" { networks = 10.0.0.0/33 }", ":3: listener \"y\": networks: " },
+        { "route \"y\" { rate = 100 }", ":3: route \"y\": rate: \"100\" is no rate: write" },
+        { "route \"y\" { rate = \"0/1min\" }", ":3: route \"y\": rate: \"0/1min\" is no rate" },
+        { "route \"y\" { rate = \"5/10ms\" }", ":3: route \"y\": rate: \"5/10ms\" is no rate" },
+        { "route \"y\" { rate = \"5/2d\" }", ":3: route \"y\": rate: \"5/2d\" is no rate" },
         { "route \"y\" { host = \"a b\" }", ":3: route \"y\": host: \"a b\" is no host" },
         { "redis { url = \"\xff\xfe\x80\" ; mode = \"\xff\" }", ":3: redis: mode: \"?\" is not" },
     };

@@ -15,61 +15,77 @@
 
 /* --- one question at a time ------------------------------------------------------------------ */
 
-/* Numbers: most, plain most, kept, plain kept; urgent, plain, turned; welcome: urgent, plain. */
+/* Numbers: most, plain most, kept, plain kept; urgent, plain, turned; welcome: urgent, plain;
+ * messages, interval in us, burst. */
 
 static void what_is_free_is_given_up_to_the_limit(void **state)
 {
-    expect(SITES(W1, LONG, "mx", "2 2 0 0 0 1 0 0 0"), "[ 0 1 1 0 ]");
-    expect(SITES(W2, LONG, "mx", "2 2 0 0 0 2 0 0 0"), "[ 0 1 1 1 ]");
-    expect(SITES(W1, LONG, "mx", "2 2 1 1 0 0 0 0 1"), "[ 1 1 1 0 pmx ]");
-    expect(SITES(W3, LONG, "other", "2 2 0 0 1 0 0 0 0"), "[ 0 1 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 0 0 0 1 0 0 0 0 0 0"), "[ 0 1 1 0 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "2 2 0 0 0 2 0 0 0 0 0 0"), "[ 0 1 1 1 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 1 1 0 0 0 0 1 0 0 0"), "[ 1 1 1 0 0 0 pmx ]");
+    expect(SITES(W3, LONG, "other", "2 2 0 0 1 0 0 0 0 0 0 0"), "[ 0 1 0 0 0 0 ]");
 }
 
 static void a_share_is_for_urgent_mail(void **state)
 {
-    expect(SITES(W1, LONG, "mx", "2 1 0 0 0 2 0 0 0"), "[ 0 1 1 1 ]");
-    expect(SITES(W2, LONG, "mx", "2 1 0 0 1 0 0 0 0"), "[ 0 1 0 0 ]");
-    expect(SITES(W3, LONG, "mx", "2 1 0 0 1 0 0 0 0"), "[ 0 0 0 1 ]");
+    expect(SITES(W1, LONG, "mx", "2 1 0 0 0 2 0 0 0 0 0 0"), "[ 0 1 1 1 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "2 1 0 0 1 0 0 0 0 0 0 0"), "[ 0 1 0 0 0 0 ]");
+    expect(SITES(W3, LONG, "mx", "2 1 0 0 1 0 0 0 0 0 0 0"), "[ 0 0 0 1 0 0 ]");
     expect(SITES(W2, LONG), "[ 1 umx ]");
-    expect(SITES(W2, LONG, "mx", "2 1 1 0 0 0 1 0 0"), "[ 1 1 0 1 pmx ]");
+    expect(SITES(W2, LONG, "mx", "2 1 1 0 0 0 1 0 0 0 0 0"), "[ 1 1 0 1 0 0 pmx ]");
 }
 
 static void who_waits_is_told_and_first(void **state)
 {
-    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 0 0 0 1 ]");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 0 0 0 1 0 0 ]");
     expect(SITES(W1, LONG), "[ 1 pmx ]");
-    expect(SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 1 0 0 1 ]");
-    expect(SITES(W3, LONG, "mx", "1 1 0 0 0 0 0 0 1"), "[ 0 0 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 1 0 0 1 0 0 ]");
+    expect(SITES(W3, LONG, "mx", "1 1 0 0 0 0 0 0 1 0 0 0"), "[ 0 0 0 0 0 0 ]");
     expect(SITES(W2, LONG), "[ 1 fmx ]");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 1 1 1 0 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 1 1 1 0 0 0 ]");
 }
 
 static void urgent_mail_waits_before_other(void **state)
 {
-    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0");
-    SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0");
-    SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0");
-    SITES(W1, LONG, "mx", "1 1 0 0 0 0 0 0 0");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 1 0 0 1 fmx ]");
-    expect(SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0"), "[ 1 1 0 0 fmx ]");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
+    SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
+    SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0 0 0 0");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 0 0 0 0 0 0 0");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 1 0 0 1 0 0 fmx ]");
+    expect(SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0 0 0 0"), "[ 1 1 0 0 0 0 fmx ]");
 }
 
 static void what_is_kept_is_not_taken_away(void **state)
 {
-    SITES(W1, LONG, "mx", "4 4 0 0 0 3 0 0 0");
-    expect(SITES(W1, LONG, "mx", "2 2 3 3 0 0 0 0 0"), "[ 1 3 3 0 ]");
-    expect(SITES(W1, LONG, "mx", "2 2 2 2 0 1 0 0 0"), "[ 1 2 2 1 pmx ]");
+    SITES(W1, LONG, "mx", "4 4 0 0 0 3 0 0 0 0 0 0");
+    expect(SITES(W1, LONG, "mx", "2 2 3 3 0 0 0 0 0 0 0 0"), "[ 1 3 3 0 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 2 2 0 1 0 0 0 0 0 0"), "[ 1 2 2 1 0 0 pmx ]");
 }
 
 static void a_lease_that_ended_frees_all(void **state)
 {
-    SITES(W1, "1", "mx", "1 1 0 0 0 1 0 0 0");
+    SITES(W1, "1", "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
     usleep(20000);
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0"), "[ 0 1 1 0 ]");
-    expect(SITES(W1, LONG, "mx", "1 1 1 1 0 0 0 0 0"), "[ 0 0 0 0 ]");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 0 0 0 0"), "[ 1 0 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 0 1 1 0 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "1 1 1 1 0 0 0 0 0 0 0 0"), "[ 0 0 0 0 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 0 0 0 0 0 0 0"), "[ 1 0 0 0 0 0 ]");
     expect(SAY("KEYS", "{cfg}s[toqn]*"), "[ ]");
+}
+
+/* The first `burst` at once, then one each interval, in the order of asking; a block comes when its
+ * last is due. */
+static void a_rate_is_kept_in_order(void **state)
+{
+    static const char *const one = "0 0 0 0 0 0 0 0 0 1 60000000 2";
+    expect(SITES(W1, LONG, "mx", "0 0 0 0 0 0 0 0 0 5 60000000 2"), "[ 0 0 0 0 2 0 ]");
+    const char *first = SITES(W1, LONG, "mx", one), *second = SITES(W2, LONG, "mx", one);
+    int wait_1 = 0, wait_2 = 0;
+    assert_int_equal(sscanf(first, "[ 1 0 0 0 1 %d ]", &wait_1), 1);
+    assert_int_equal(sscanf(second, "[ 0 0 0 0 1 %d ]", &wait_2), 1);
+    assert_in_range(wait_1, 50000, 60000);
+    assert_in_range(wait_2 - wait_1, 50000, 60000);
+    expect(SITES(W2, LONG, "other", one), "[ 1 0 0 0 1 0 ]");
 }
 
 /* --- several pools --------------------------------------------------------------------------- */
@@ -180,20 +196,24 @@ static void sim_move(int pool)
     }
 }
 
-static const char *numbers_of(char text[100], const struct relay_site_ask *a)
+static const char *numbers_of(char text[140], const struct relay_site_ask *a)
 {
-    snprintf(text, 100, "%u %u %u %u %u %u %u %u %u", a->most, a->plain_most, a->kept,
-             a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome, a->plain_welcome);
+    snprintf(text, 140, "%u %u %u %u %u %u %u %u %u %u %u %u", a->most, a->plain_most, a->kept,
+             a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome, a->plain_welcome,
+             a->tokens, a->interval_us, a->burst);
     return text;
 }
 
 static void sim_hear(int pool, struct relay_site *site, redisReply *r)
 {
-    unsigned connections, plain, is_queued;
+    struct relay_site_answer a;
+    unsigned is_queued;
     if (site) {
-        assert_int_equal(sscanf(r->element[1]->str, "%u %u %u", &connections, &plain, &is_queued),
-                         3);
-        relay_pool_site_answered(sim.pools[pool], site, connections, plain, is_queued != 0);
+        assert_int_equal(sscanf(r->element[1]->str, "%u %u %u %u %u", &a.connections, &a.plain,
+                                &is_queued, &a.tokens, &a.wait_ms),
+                         5);
+        a.is_queued = is_queued != 0;
+        relay_pool_site_answered(sim.pools[pool], site, &a, &sim.now);
     }
     for (size_t i = site ? 2 : 1; i < r->elements; i++)
         relay_pool_site_news(sim.pools[pool], slice_str(r->element[i]->str));
@@ -202,7 +222,7 @@ static void sim_hear(int pool, struct relay_site *site, redisReply *r)
 /* A question is lost on its way, or its answer; then it is asked again. */
 static void sim_ask(int pool)
 {
-    char worker[24], text[100];
+    char worker[24], text[140];
     struct relay_site_ask ask;
     relay_pool_sites_tick(sim.pools[pool], !roll(5), &sim.now);
     struct relay_site *site = relay_pool_site_next(sim.pools[pool], &ask);
@@ -314,9 +334,13 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup(name, flush)
     static const struct CMUnitTest tests[] = {
-        CASE(what_is_free_is_given_up_to_the_limit), CASE(a_share_is_for_urgent_mail),
-        CASE(who_waits_is_told_and_first),           CASE(urgent_mail_waits_before_other),
-        CASE(what_is_kept_is_not_taken_away),        CASE(a_lease_that_ended_frees_all),
+        CASE(what_is_free_is_given_up_to_the_limit),
+        CASE(a_share_is_for_urgent_mail),
+        CASE(who_waits_is_told_and_first),
+        CASE(urgent_mail_waits_before_other),
+        CASE(what_is_kept_is_not_taken_away),
+        CASE(a_lease_that_ended_frees_all),
+        CASE(a_rate_is_kept_in_order),
         CASE(pools_keep_the_limits_and_send_all),
     };
     return cmocka_run_group_tests_name("sites", tests, start_server, stop_server);
