@@ -25,6 +25,8 @@
 struct verdicts {
     uint32_t *later; /* owned; indices into message->rcpts */
     uint32_t later_count;
+    uint32_t crowded_count; /* of them: the host takes only so many at once */
+    uint32_t delivered_count;
     uint32_t failed_count, first_failed; /* an index into d->rcpts */
     uint32_t expired_count;              /* of them */
     struct report_rcpt *reports;         /* owned */
@@ -175,6 +177,12 @@ static void count_outcome(struct settle *s, enum retry_fate fate, const struct r
         metrics_add(&s->w->metrics, category_metrics[reply->category], 1);
 }
 
+/* As core/smtp/client_rows.c calls it. */
+static bool is_crowded(const struct rcpt_outcome *o)
+{
+    return o->stage == OUTCOME_RCPT && o->code == 452 && strcmp(o->enhanced, "4.5.3") == 0;
+}
+
 static void sort_in(struct settle *s, const struct delivery *d, uint32_t i, enum retry_fate fate,
                     const struct reply_verdict *reply, struct verdicts *v)
 {
@@ -186,6 +194,8 @@ static void sort_in(struct settle *s, const struct delivery *d, uint32_t i, enum
             .category = reply->category,
             .is_given_up = fate == RETRY_FAILED && d->outcomes[i].code / 100 != 5,
         };
+    v->delivered_count += fate == RETRY_DELIVERED;
+    v->crowded_count += fate == RETRY_LATER && is_crowded(&d->outcomes[i]);
     v->expired_count += fate == RETRY_EXPIRED;
     if (fate == RETRY_LATER)
         v->later[v->later_count++] = d->rcpts[i];
@@ -367,16 +377,25 @@ static enum commit_finish_kind kind_for(const struct settle *s, const struct del
     return v->expired_count == v->failed_count ? FINISH_EXPIRED : FINISH_BOUNCED;
 }
 
+/* P-181: the host took as many recipients as it takes at once, and the message for them. The rest
+ * goes in a new transaction, at once, and the schedule stays where it is: that was no failure. It
+ * ends, for each time somebody gets the message. */
+static bool gets_on(const struct verdicts *v)
+{
+    return v->delivered_count > 0 && v->crowded_count == v->later_count && v->slow_factor == 1;
+}
+
 static void fill_finish(struct settle *s, struct commit_finish *f, const struct delivery *d,
                         const struct verdicts *v)
 {
     if (f->kind == FINISH_RETRY) {
-        uint32_t delay_ms = retry_delay_ms(s->w->cfg, d->attempts + 1, &s->w->entropy);
+        uint32_t attempts = d->attempts + !gets_on(v);
+        uint32_t delay_ms = gets_on(v) ? 0 : retry_delay_ms(s->w->cfg, attempts, &s->w->entropy);
         delay_ms =
             retry_longer_ms(delay_ms, v->slow_factor,
                             (uint64_t)relay_suspension_ms(s->w->relay, d->dest), &s->w->entropy);
         f->delay_ms = retry_cap_delay_ms(delay_ms, d->message, &s->w->now);
-        encode_item(d, d->attempts + 1, slice_str(d->dest), v->later, v->later_count, &f->item);
+        encode_item(d, attempts, slice_str(d->dest), v->later, v->later_count, &f->item);
     } else if (f->kind == FINISH_DEAD) {
         metrics_add(&s->w->metrics, METRIC_DEAD_TOTAL, 1);
         const struct rcpt_outcome *o = &d->outcomes[v->first_failed];

@@ -103,6 +103,22 @@ def test_outcomes_per_recipient(relaying, mx):
     assert len(mx.home.messages) == 1
 
 
+@pytest.mark.parametrize("code", [452, 552])
+def test_more_recipients_than_it_takes(gateways, mx, code):
+    """P-181: the rest goes in new transactions, at once, as long as each takes some; who is refused
+    alone waits."""
+    kilat = gateways(route={"*": smarthost(mx.port)}, retry={"schedule": ["1h"]})
+    for first, count in (("cdefgz", 6), ("efgz", 4), ("gz", 2)):    # two at a time
+        mx.on("rcpt", f"{code} Too many", match=f"<[{first}]@", times=count)
+    mx.on("rcpt", "452 4.2.2 Full", match="<z@")
+    submit(kilat, *(f"{name}@rcpt.test" for name in "abcdefgz"))
+    mx.wait(4)
+    kilat.wait_event("relay.done", rcpt="z@rcpt.test", count=5)
+    time.sleep(0.5)
+    assert [len(m.rcpts) for m in mx.messages] == [2, 2, 2, 1]
+    assert len(kilat.events("relay.done", rcpt="z@rcpt.test")) == 5
+
+
 def test_all_recipients_refused(relaying, mx):
     """P-182: nothing is sent when no recipient is left, whatever 354 says."""
     mx.on("rcpt", "550 5.1.1 No such person")
