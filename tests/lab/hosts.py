@@ -44,6 +44,8 @@ HOSTS = [
     Host("wrong.postfix", "postfix", 17, tlsa=(3, 1, 1, "another")),
     Host("strip.postfix", "postfix", 18, certificate="", tlsa=(3, 1, 1, "another")),
     Host("bogus.postfix", "postfix", 19, tlsa=(3, 1, 1, "own"), zone="broken"),
+    Host("old.postfix", "postfix", 33, does="old"),
+    Host("small.postfix", "postfix", 34, does="small"),
 
     Host("mx.exim", "exim", 20, families="46"),
     Host("many.exim", "exim", 21, does="552"),

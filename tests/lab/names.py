@@ -39,7 +39,7 @@ def names(folder, certificates, cases, web):
         zones[host.zone] += _host_records(host, certificates)
     for case in cases:
         zones[case.zone] += _case_records(case, web)
-    zones["test"].append("sender MX 10 mx.postfix.test.")
+    zones["test"] += ["sender MX 10 mx.postfix.test.", f"mx.names A {ADDRESS}"]
     return Names(folder, {zone: "\n".join(lines) + "\n" for zone, lines in zones.items()},
                  TRUSTED, BROKEN)
 

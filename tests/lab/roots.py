@@ -9,6 +9,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEBS = ROOT / "build/lab-debs"      # kept, so that a second run downloads nothing
+STOP_S = 3
 APT = ["apt-get", "-q", "-y", "-o", "APT::Sandbox::User=root", "-o", "Dir::Cache::archives=/debs",
        "-o", "Dpkg::Options::=--force-unsafe-io", "--no-install-recommends"]
 
@@ -77,7 +78,7 @@ class Root:
             process.terminate()
         for process in self.processes:
             try:
-                process.wait(10)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

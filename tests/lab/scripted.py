@@ -67,9 +67,6 @@ class Scripted:
         return [email.message_from_bytes(message.content) for mx in self.running
                 for message in mx.messages if address in message.rcpts]
 
-    def violations(self):
-        return [blame for mx in self.running for blame in mx.violations]
-
     def stop(self):
         for mx in self.running:
             mx.stop()

@@ -120,6 +120,8 @@ smtpd_recipient_restrictions =
 """
 POSTFIX_DOES = {
     "greylist": ["smtpd_recipient_restrictions=check_policy_service,inet:127.0.0.1:10023"],
+    "old": ["smtpd_discard_ehlo_keywords=pipelining,8bitmime,chunking,size,dsn"],
+    "small": ["message_size_limit=20000"],
     "busy": ["smtpd_recipient_restrictions=check_recipient_access,texthash:/etc/postfix/busy"],
 }
 

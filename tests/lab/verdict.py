@@ -31,10 +31,15 @@ class Verdict:
         return tuple(steps)
 
     def reason(self, case):
-        """Of the first attempt that failed; of the first, when none did."""
-        attempts = [e for rcpt in case.rcpts for e in self.attempts(case, rcpt)]
-        attempts.sort(key=lambda e: e["fate"] == "delivered")
-        return " ".join(attempts[0]["text"].split()) if attempts else ""
+        """What went wrong first for each recipient, or on the way to the host that got it."""
+        texts = []
+        for rcpt in case.rcpts:
+            texts += [e["text"] for e in self.attempts(case, rcpt) if e["fate"] != "delivered"][:1]
+        for event, key in (("relay.failed", "text"), ("sts.testing", "error")):
+            texts += [] if texts else [
+                f"{short(e['host'])}: {e[key]}"
+                for e in self.scene.kilat.events(event, dest=case.domain)[:1]]
+        return "; ".join(dict.fromkeys(" ".join(text.split()) for text in texts))
 
     def has_ended(self, case):
         return all(self._has_ended(case, rcpt) for rcpt in case.rcpts) and \
@@ -73,6 +78,10 @@ class Verdict:
 
     def differences(self, case):
         return [*self._in_the_log(case), *self._in_the_mailboxes(case), *self._in_bounces(case)]
+
+    def complaints(self):
+        """Of the scripted hosts, which judge their client."""
+        return [blame for mx in self.scene.scripted.running for blame in mx.violations]
 
     def _in_the_log(self, case):
         for rcpt in case.rcpts:
@@ -114,6 +123,10 @@ class Verdict:
                 yield f"{rcpt}: {len(reports)} bounces"
             elif not re.search(rf"^Status: {re.escape(case.status)}", reports[0], re.M):
                 yield f"{rcpt}: the bounce has no status {case.status}: {reports[0]}"
+
+
+def short(host):
+    return host.removesuffix(".test")
 
 
 def host_of(case):
