@@ -166,12 +166,13 @@ static void log_tls(struct outbound *o, bool is_verified)
 enum judge { JUDGE_NOBODY, JUDGE_TLSA, JUDGE_STS, JUDGE_ROUTE };
 
 /* TLSA records that can be used say more than any authority (RFC 7672 2.2), and more than a policy
- * (P-201). A policy that vouches for the host's name says as much as a route that verifies. */
+ * (P-201); those that cannot say only that there must be TLS. A policy that vouches for the host's
+ * name says as much as a route that verifies. */
 static enum judge judge_of(const struct outbound *o)
 {
     if (o->tlsa.count > 0)
         return JUDGE_TLSA;
-    if (o->sts != STS_NONE && !o->tlsa.is_present)
+    if (o->sts != STS_NONE)
         return JUDGE_STS;
     return o->slot->dest->route->tls == ROUTE_TLS_VERIFY ? JUDGE_ROUTE : JUDGE_NOBODY;
 }

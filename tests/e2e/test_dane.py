@@ -225,14 +225,26 @@ def test_requiretls(net, ca):
     assert host.wait(1)[0].sender_params.endswith("REQUIRETLS")
 
 
-def test_before_mta_sts(net, ca):
-    """P-201: a policy that is enforced and does not name the host is not asked: its records can be
-    used."""
-    pair = ca.issue("other.test")
+@pytest.fixture
+def net_with_policy(net, ca):
+    """The same, and an MTA-STS policy that is enforced and allows these hosts."""
     with PolicyHost(ca.issue("mta-sts.rcpt.test")) as web:
-        web.text = policy("enforce", "another.test")
-        kilat, host = net(tlsa(3, 1, 1, pair[0]), pair,
-                          more='mta-sts.rcpt A 127.0.0.1\n_mta-sts.rcpt TXT "v=STSv1; id=1"\n',
-                          relay={"ca_file": str(ca.cert), "mta_sts_port": web.port})
-        delivered(kilat, host, 1)
+        def make(record, certificate, allowed):
+            web.text = policy("enforce", allowed)
+            return net(record, certificate,
+                       more='mta-sts.rcpt A 127.0.0.1\n_mta-sts.rcpt TXT "v=STSv1; id=1"\n',
+                       relay={"ca_file": str(ca.cert), "mta_sts_port": web.port})
+        yield make
         assert web.requests
+
+
+def test_before_mta_sts(net_with_policy, ca):
+    """P-201: a policy that does not name the host is not asked: its records can be used."""
+    pair = ca.issue("other.test")
+    delivered(*net_with_policy(tlsa(3, 1, 1, pair[0]), pair, "another.test"), 1)
+
+
+def test_unusable_leaves_it_to_mta_sts(net_with_policy, ca):
+    """P-201: only records that can be used come before a policy."""
+    pair = ca.issue("other.test")
+    deferred(*net_with_policy(tlsa(1, 0, 1, pair[0]), pair, "mx.rcpt.test"), "is not for mx.rcpt")
