@@ -185,5 +185,8 @@ MTA_STS = [
          fleeting=True),
     Case("sts-dane", "DANE, and an MTA-STS policy that does not name the host", mx("ee.postfix"),
          DELIVERED, (201,), at="ee.postfix", tls="verified", policy=enforce("mx.postfix")),
+    Case("sts-pkix", "DANE that is not usable, MTA-STS enforce, certificate for another name",
+         mx("pkix.exim"), ("deferred 451",), (201, 203), why="is not for",
+         policy=enforce("pkix.exim")),
 ]
 CASES = PLAIN + ROUTES + REPLIES + CERTIFICATES + DANE + MTA_STS

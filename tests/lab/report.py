@@ -11,8 +11,8 @@ TITLE = """# Real servers: what was delivered, deferred, bounced, and why
 """
 TEXT = """
 `tests/lab/run` starts {servers} as MX hosts on one machine, each in a network namespace and a
-Debian of its own, at port 25 of addresses of its own; {knot} with zones that are signed; and a web host with
-MTA-STS policies. Hosts called "scripted" do what no real server can be told to do. Kilat gets one
+Debian of its own, at port 25 of addresses of its own; {knot} with zones that are signed; and a web
+host with MTA-STS policies. Hosts called "scripted" do what no real server can be told to do. Kilat gets one
 message for each case, all at once, and finds hosts, keys and policies by DNS. What becomes of each
 message is compared with what must, in Kilat's log and in the mailboxes of the servers: whether it
 is there once, whole, and came as encrypted as it should; a bounce must be in the sender's mailbox.
