@@ -12,10 +12,11 @@ TITLE = """# Real servers: what was delivered, deferred, bounced, and why
 TEXT = """
 `tests/lab/run` starts {servers} as MX hosts on one machine, each in a network namespace and a
 Debian of its own, at port 25 of addresses of its own; {knot} with zones that are signed; and a web
-host with MTA-STS policies. Hosts called "scripted" do what no real server can be told to do. Kilat gets one
-message for each case, all at once, and finds hosts, keys and policies by DNS. What becomes of each
-message is compared with what must, in Kilat's log and in the mailboxes of the servers: whether it
-is there once, whole, and came as encrypted as it should; a bounce must be in the sender's mailbox.
+host with MTA-STS policies. Hosts called "scripted" do what no real server can be told to do. Kilat
+gets one message for each case, all at once, and finds hosts, keys and policies by DNS. What becomes
+of each message is compared with what must, in Kilat's log and in the mailboxes of the servers:
+whether it is there once, whole, and came as encrypted as it should; a bounce must be in the
+sender's mailbox.
 
 This is from a run in which all was as it must be: {date}, Kilat {kilat}, Linux {linux}, {seconds}
 seconds for everything. Retries were a second apart. Where mail waits it is tried again until
