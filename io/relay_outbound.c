@@ -68,6 +68,7 @@ static void collect_finished(struct outbound *o)
             body_end(o);
         relay_pool_sent(o->r->pool, o->slot, &o->r->w->now);
         o->r->in_flight--;
+        relay_sites_heard(o, d->outcomes, d->rcpt_count);
         if (is_for_another_host(o, txn) && relay_pool_misfit(o->r->pool, o->slot, d))
             continue;
         if (is_stale_loss(o, d)) {
@@ -265,6 +266,8 @@ static void on_closed(struct conn *c)
     collect_finished(o);
     body_end(o);
     log_closed(o, failure);
+    if (failure)
+        relay_sites_heard(o, failure, 1);
     if (failure && failure->stage == OUTCOME_TLS)
         outbound_report_clear(o);
     body_unpin(o, UINT64_MAX);

@@ -14,6 +14,7 @@
 #include "core/base/must.h"
 #include "io/drive_queue.h"
 #include "io/drive_relay_private.h"
+#include "io/rules_store.h"
 #include "queue/schema.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@
 #define SITES_MAX 64
 #define LEASES    3 /* of queue.lease: one that is longer, for it closes connections */
 #define ARGS_MAX  (6 + 2 * SITES_MAX)
-#define ASK_MAX   (12 * 11) /* octets of a question */
+#define ASK_MAX   (14 * 11) /* octets of a question */
 
 struct relay_sites {
     struct relay_driver *r; /* borrowed; NULL: freed, as soon as the reply has come */
@@ -89,6 +90,57 @@ static void end_agreement(struct relay_sites *s)
     close_excess(s);
 }
 
+/* --- pace ------------------------------------------------------------------------------------ */
+
+static bool is_peers(enum outcome_stage stage)
+{
+    return stage >= OUTCOME_GREETING && stage <= OUTCOME_DOT;
+}
+
+/* 421 is of the host, not of the message (RFC 5321 3.8), but one that takes so many messages on a
+ * connection says it too, to the next. Other limits the rules know; those at RCPT are of a mailbox,
+ * unless the rule has the whole destination rest. */
+static bool asks_for_less(const struct outbound *o, const struct rcpt_outcome *outcome)
+{
+    struct settle *s = &o->r->settle;
+    if (!is_peers(outcome->stage) || outcome->code < 400)
+        return false;
+    rules_store_refresh(s->w->rules, &s->rules, &s->rules_serial);
+    struct reply_verdict v = classify(s->rules, outcome, slice_str(o->slot->host_name));
+    if (v.suspend_ms > 0)
+        return true;
+    if (outcome->code == 421)
+        return outcome->stage != OUTCOME_MAIL || !o->has_served;
+    return outcome->stage != OUTCOME_RCPT && v.category == CATEGORY_RATE_LIMITED;
+}
+
+void relay_sites_heard(const struct outbound *o, const struct rcpt_outcome *outcomes, size_t count)
+{
+    bool is_well = false, is_less = false;
+    for (size_t i = 0; i < count && !is_less; i++) {
+        is_well |= outcomes[i].stage == OUTCOME_DOT && outcomes[i].code < 300;
+        is_less = asks_for_less(o, &outcomes[i]);
+    }
+    if (is_less)
+        relay_pool_slow_down(o->r->pool, o->slot);
+    else if (is_well)
+        relay_pool_went_well(o->r->pool, o->slot);
+}
+
+static void note_pace(struct relay_sites *s, const struct relay_site *site, uint32_t pace)
+{
+    struct log *log = &s->r->w->log;
+    uint32_t before = relay_site_pace(site);
+    bool is_cut = pace < before;
+    if (pace == before)
+        return;
+    metrics_add(&s->r->w->metrics, METRIC_SITES_CUT_TOTAL, is_cut);
+    log_begin(log, is_cut ? LOG_WARN : pace < 1000 ? LOG_DEBUG : LOG_INFO, "relay.pace");
+    log_cstr(log, "site", relay_site_name(site));
+    log_num(log, "percent", pace / 10);
+    log_end(log);
+}
+
 /* --- answers --------------------------------------------------------------------------------- */
 
 static bool read_answer(struct relay_sites *s, size_t i, const redisReply *answer)
@@ -96,10 +148,11 @@ static bool read_answer(struct relay_sites *s, size_t i, const redisReply *answe
     struct relay_site_answer a;
     unsigned is_queued;
     if (answer->type != REDIS_REPLY_STRING ||
-        sscanf(answer->str, "%u %u %u %u %u", &a.connections, &a.plain, &is_queued, &a.tokens,
-               &a.wait_ms) != 5)
+        sscanf(answer->str, "%u %u %u %u %u %u", &a.connections, &a.plain, &is_queued, &a.tokens,
+               &a.wait_ms, &a.pace) != 6)
         return false;
     a.is_queued = is_queued != 0;
+    note_pace(s, s->asked[i], a.pace);
     relay_pool_site_answered(s->r->pool, s->asked[i], &a, &s->r->w->now);
     return true;
 }
@@ -141,9 +194,10 @@ static void on_reply(struct redis_request *req, const redisReply *reply)
 
 static struct slice write_ask(char text[ASK_MAX], const struct relay_site_ask *a)
 {
-    int len = snprintf(text, ASK_MAX, "%u %u %u %u %u %u %u %u %u %u %u %u", a->most, a->plain_most,
-                       a->kept, a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome,
-                       a->plain_welcome, a->tokens, a->interval_us, a->burst);
+    int len =
+        snprintf(text, ASK_MAX, "%u %u %u %u %u %u %u %u %u %u %u %u %d %u", a->most, a->plain_most,
+                 a->kept, a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome,
+                 a->plain_welcome, a->tokens, a->interval_us, a->burst, a->asks_for_less, a->good);
     return slice_of(text, (size_t)len);
 }
 
@@ -161,10 +215,12 @@ static void ask(struct relay_sites *s)
         argv[argc++] = slice_str(relay_site_name(s->asked[s->count]));
         argv[argc++] = write_ask(texts[s->count++], &a);
     }
-    if (s->count == 0 && now_of(s) < s->poll_at_ms)
+    bool is_due = now_of(s) >= s->poll_at_ms;
+    if (s->count > 0 || is_due)
+        s->poll_at_ms = now_of(s) + POLL_MS;
+    if (s->count == 0 && (!is_due || relay_pool_sites(s->r->pool) == 0))
         return;
     s->sent_ms = now_of(s);
-    s->poll_at_ms = now_of(s) + POLL_MS;
     s->is_out = queue_ask(w->queue, &s->request, on_reply, argv, argc);
     if (s->is_out)
         metrics_add(&w->metrics, METRIC_SITES_ASKED_TOTAL, 1);
@@ -182,10 +238,18 @@ static void tick(struct relay_sites *s)
     relay_pool_sites_tick(s->r->pool, again, &s->r->w->now);
 }
 
+/* No site has limits, and there is nothing to ask. */
+static bool is_idle(const struct relay_sites *s)
+{
+    return relay_pool_sites(s->r->pool) == 0 && relay_pool_slowed(s->r->pool) == 0 &&
+           !relay_pool_asks(s->r->pool);
+}
+
 void relay_sites_pump(struct relay_sites *s)
 {
     metrics_set(&s->r->w->metrics, METRIC_SITES_LIMITED, relay_pool_sites(s->r->pool));
-    if (relay_pool_sites(s->r->pool) == 0)
+    metrics_set(&s->r->w->metrics, METRIC_SITES_SLOWED, relay_pool_slowed(s->r->pool));
+    if (is_idle(s))
         return;
     if (s->has_agreed && now_of(s) >= s->good_until_ms)
         end_agreement(s);

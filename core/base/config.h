@@ -254,6 +254,7 @@ struct config {
         char *tls_report_from; /* owned; NULL: no TLS reports */
         uint32_t tls_report_delay_ms;
         char *ca_file;      /* owned; of MTA-STS; NULL: the system's */
+        bool adaptive;      /* sites that ask for less get less */
         bool allow_private; /* MX hosts in loopback, private and link-local networks */
         char *helo;         /* NULL: hostname */
         char *rules;        /* owned; file of rules about replies; NULL: those that are built in */

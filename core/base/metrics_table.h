@@ -91,6 +91,10 @@
       "Sites that have mail or connections and a limit, counted by each worker.")                  \
     X(SITES_ASKED_TOTAL, counter, "sites_asked_total",                                             \
       "Calls to Redis about limits that all nodes keep together.")                                 \
+    X(SITES_SLOWED, gauge, "sites_slowed",                                                         \
+      "Sites that get less than they may, because they asked for that; counted by each worker.")   \
+    X(SITES_CUT_TOTAL, counter, "sites_cut_total",                                                 \
+      "Times that a worker was told to give a site half of what it had.")                          \
     X(SITES_VOID_TOTAL, counter, "sites_void_total",                                               \
       "Times that a worker closed such connections because Redis was out of reach.")               \
     X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \

@@ -327,6 +327,9 @@
     X(RELAY, "urgent_share", NUMBER, TOP(relay.urgent_share), "0..90", "20", "percent",            \
       "Connections that only mail of the urgent lane may use, of those to one destination and of " \
       "all: at least one where there may be two; 0: none.")                                        \
+    X(RELAY, "adaptive", BOOL, TOP(relay.adaptive), "", "yes", "",                                 \
+      "Whether a site that answers 421, or whose reply a rule takes for a limit, gets half as "    \
+      "many connections and messages, and bit by bit more again as it takes them.")                \
     X(RELAY, "messages_per_connection", NUMBER, TOP(relay.messages_per_connection), "1..1000000",  \
       "100", "messages", "Messages before an outbound connection is made anew.")                   \
     X(RELAY, "idle_timeout", DURATION, TOP(relay.idle_timeout_ms), "0..10min", "30s", "",          \

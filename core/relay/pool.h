@@ -161,6 +161,8 @@ struct relay_site_ask {
     uint32_t urgent_welcome, plain_welcome; /* ... it has some, and can use more */
     uint32_t tokens;                        /* messages to begin; 0: none, or no rate */
     uint32_t interval_us, burst; /* one more each interval, and so many at once; with tokens */
+    bool asks_for_less;          /* a reply did, since the last question */
+    uint32_t good;               /* messages that it took since */
 };
 
 struct relay_site_answer {
@@ -168,6 +170,7 @@ struct relay_site_answer {
     bool is_queued;              /* it waits for more */
     uint32_t tokens;             /* messages that may begin, after wait_ms */
     uint32_t wait_ms;
+    uint32_t pace; /* thousandths of its limits that it gets now */
 };
 
 struct relay_pool; /* pool.c */
@@ -248,5 +251,11 @@ void relay_pool_sites_tick(struct relay_pool *p, bool again, const struct now *n
 /* The agreement with the others is void: nothing is allowed until it is asked for anew. */
 void relay_pool_sites_void(struct relay_pool *p);
 uint32_t relay_pool_sites(const struct relay_pool *p); /* that have limits */
+bool relay_pool_asks(const struct relay_pool *p);      /* relay_pool_site_next has something */
+/* A reply of the destination's site asked for less mail; a message was taken by it. */
+void relay_pool_slow_down(struct relay_pool *p, const struct relay_slot *slot);
+void relay_pool_went_well(struct relay_pool *p, const struct relay_slot *slot);
+uint32_t relay_pool_slowed(const struct relay_pool *p);  /* sites with less than all */
+uint32_t relay_site_pace(const struct relay_site *site); /* thousandths; 1000: all */
 /* True when the slot counts for a site that has more than it may. */
 bool relay_slot_is_excess(const struct relay_slot *slot);

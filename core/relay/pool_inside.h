@@ -24,14 +24,19 @@ struct relay_site {
     struct list hash; /* in its bucket */
     struct list ask;  /* on the pool's asks, when there is something to ask */
     struct list slots;
-    struct list waiting;                     /* destinations, by relay_dest.node */
-    uint32_t refs;                           /* destinations and slots */
-    uint32_t most;                           /* connections of all nodes; 0: any number */
-    struct config_rate rate;                 /* messages of all nodes; none: any number */
-    struct list timed;                       /* on the pool's, while tokens_from_ms is not over */
-    uint32_t tokens;                         /* messages that may begin ... */
-    int64_t tokens_from_ms, tokens_until_ms; /* ... between then (monotonic) and then */
-    uint32_t allowed, plain_allowed;         /* of this worker */
+    struct list waiting;       /* destinations, by relay_dest.node */
+    uint32_t refs;             /* destinations and slots */
+    uint32_t most;             /* connections of all nodes; 0: any number */
+    struct config_rate rate;   /* messages of all nodes; none: any number */
+    struct list timed;         /* on the pool's, while tokens_from_ms is not over */
+    uint32_t pace;             /* thousandths of what it may get, as Redis says */
+    uint32_t good, good_asked; /* messages that it took, since and before the last question */
+    bool is_cut, cut_asked;    /* a reply asked for less, likewise */
+    int64_t pace_until_ms;     /* monotonic; below 1000 it is forgotten then */
+    struct list slowed;        /* on the pool's, with pace below 1000 */
+    uint32_t tokens;           /* messages that may begin ... */
+    int64_t tokens_from_ms, tokens_until_ms;            /* ... between then (monotonic) and then */
+    uint32_t allowed, plain_allowed;                    /* of this worker */
     uint32_t slot_count, connecting_count, plain_count; /* in use */
     char wanted;        /* a letter of lua/sites.lua: others wait; 0: nobody is known to */
     bool is_asked;      /* True exactly from relay_pool_site_next to its answer */
@@ -43,7 +48,8 @@ struct relay_site {
     char name[SITE_NAME_MAX];
 };
 
-#define SITE_BUCKETS 1024
+#define SITE_BUCKETS 16384
+#define PACE_FULL    1000
 
 struct relay_pool {
     const struct config *cfg;    /* borrowed */
@@ -68,10 +74,12 @@ struct relay_pool {
     struct list defers; /* to be given back */
     struct list crowds; /* destinations for which crowd_least wait, or more */
     uint32_t crowd_least;
-    struct list taken;         /* found by relay_pool_take_shard */
-    struct list sites;         /* struct relay_site */
-    struct list asks;          /* of them, those with something to ask */
-    struct list timed;         /* of them, those with tokens for later */
+    struct list taken;  /* found by relay_pool_take_shard */
+    struct list sites;  /* struct relay_site */
+    struct list asks;   /* of them, those with something to ask */
+    struct list timed;  /* of them, those with tokens for later */
+    struct list slowed; /* all that get less than they may */
+    uint32_t slowed_count;
     struct list *site_buckets; /* owned; SITE_BUCKETS of them */
     uint32_t site_count;
     bool is_draining;
@@ -147,6 +155,8 @@ void pool_site_add_slot(struct relay_pool *p, struct relay_slot *slot);
 void pool_site_drop_slot(struct relay_pool *p, struct relay_slot *slot);
 void pool_site_connected(struct relay_pool *p, struct relay_slot *slot, const struct now *now);
 void pool_slot_set_plain(struct relay_pool *p, struct relay_slot *slot, bool is_plain);
+/* Connections that this worker may have to it. */
+uint32_t pool_dest_most(const struct relay_pool *p, const struct relay_dest *dest);
 /* True when its site allows one more connection. */
 bool pool_site_may_connect(const struct relay_dest *dest, bool is_urgent);
 /* True when its site allows that the slot takes mail that is not urgent. */

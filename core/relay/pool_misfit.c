@@ -171,7 +171,7 @@ static void make_room(struct relay_pool *p, struct relay_dest *dest)
 static struct relay_action connect_misfit(struct relay_pool *p, struct relay_dest *dest,
                                           size_t host)
 {
-    if (dest->slot_count >= p->cfg->relay.per_destination_max) {
+    if (dest->slot_count >= pool_dest_most(p, dest)) {
         make_room(p, dest);
         return nothing;
     }

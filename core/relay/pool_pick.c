@@ -83,7 +83,7 @@ uint32_t pool_plain_share(const struct relay_pool *p, uint32_t connections)
 
 static bool may_be_plain(const struct relay_pool *p, const struct relay_dest *dest)
 {
-    return dest->plain_count < pool_plain_share(p, p->cfg->relay.per_destination_max);
+    return dest->plain_count < pool_plain_share(p, pool_dest_most(p, dest));
 }
 
 bool pool_dest_needs_slots(const struct relay_pool *p, const struct relay_dest *dest)
@@ -171,7 +171,7 @@ uint32_t pool_urgent_working(const struct relay_dest *dest)
 
 static bool urgent_wants(const struct relay_pool *p, const struct relay_dest *dest)
 {
-    return dest->slot_count < p->cfg->relay.per_destination_max &&
+    return dest->slot_count < pool_dest_most(p, dest) &&
            exceeds(pool_urgent_waiting(dest), pool_urgent_working(dest));
 }
 
@@ -225,7 +225,7 @@ static struct relay_slot *plain_slot(const struct relay_pool *p, const struct re
 static bool plain_wants(const struct relay_pool *p, const struct relay_dest *dest)
 {
     uint32_t working = dest->plain_count - dest->plain_draining_count + dest->connecting_count;
-    uint32_t most = p->cfg->relay.per_destination_max;
+    uint32_t most = pool_dest_most(p, dest);
     return dest->slot_count < most &&
            dest->plain_count + dest->connecting_count < pool_plain_share(p, most) &&
            exceeds(pool_plain_waiting(dest), working);

@@ -26,6 +26,12 @@
  * period no more than the rate begin, on all nodes: intervals are a little longer for what a block
  * blurs.
  *
+ * A site that asks for less mail (421, or what a rule takes for a limit) is given half as much:
+ * Redis halves its pace, once in five seconds, and raises it bit by bit as messages are taken
+ * again; it applies to its limits, and here to relay.per_destination_max, for a site without any.
+ * Workers learn of it with any answer about the site, those without limits with their own first
+ * question.
+ *
  * Limits: as many sites as destinations with a limit. A site is kept until Redis knows that nothing
  * of it is used any more.
  */
@@ -34,8 +40,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HOLD_MS     2000 /* that a connection is used while others wait for it */
-#define HOLD_MAX_MS 1000 /* that tokens are good for */
+#define HOLD_MS      2000          /* that a connection is used while others wait for it */
+#define HOLD_MAX_MS  1000          /* that tokens are good for */
+#define GOOD_TOLD    20            /* messages taken, by a slowed site, before Redis is told */
+#define PACE_KEPT_MS (3600 * 1000) /* since it was changed; Redis keeps it for as long */
 
 /* --- sites ----------------------------------------------------------------------------------- */
 
@@ -44,9 +52,15 @@ void pool_sites_init(struct relay_pool *p)
     list_init(&p->sites);
     list_init(&p->asks);
     list_init(&p->timed);
+    list_init(&p->slowed);
     p->site_buckets = mem_alloc(SITE_BUCKETS * sizeof *p->site_buckets);
     for (uint32_t i = 0; i < SITE_BUCKETS; i++)
         list_init(&p->site_buckets[i]);
+}
+
+static bool is_limited(const struct relay_site *site)
+{
+    return site->most > 0 || site->rate.messages > 0;
 }
 
 static void site_free(struct relay_pool *p, struct relay_site *site)
@@ -56,14 +70,17 @@ static void site_free(struct relay_pool *p, struct relay_site *site)
     list_remove(&site->hash);
     list_remove(&site->ask);
     list_remove(&site->timed);
-    p->site_count--;
+    p->site_count -= is_limited(site);
+    p->slowed_count -= site->pace < PACE_FULL;
+    list_remove(&site->slowed);
     free(site);
 }
 
 void pool_sites_done(struct relay_pool *p)
 {
-    while (!list_is_empty(&p->sites))
-        site_free(p, list_entry(p->sites.next, struct relay_site, node));
+    for (uint32_t i = 0; i < SITE_BUCKETS; i++)
+        while (!list_is_empty(&p->site_buckets[i]))
+            site_free(p, list_entry(p->site_buckets[i].next, struct relay_site, hash));
     free(p->site_buckets);
 }
 
@@ -93,11 +110,12 @@ static struct relay_site *site_new(struct relay_pool *p, const char *name)
     snprintf(site->name, sizeof site->name, "%s", name);
     list_init(&site->ask);
     list_init(&site->timed);
+    list_init(&site->slowed);
+    list_init(&site->node);
+    site->pace = PACE_FULL;
     list_init(&site->slots);
     list_init(&site->waiting);
-    list_push_back(&p->sites, &site->node);
     list_push_back(bucket_of(p, slice_str(name)), &site->hash);
-    p->site_count++;
     return site;
 }
 
@@ -116,14 +134,19 @@ static void unref(struct relay_pool *p, struct relay_site *site)
 }
 
 /* Of several routes to one site the strictest counts. */
-static void limit(struct relay_site *site, const struct config_route *route)
+static void limit(struct relay_pool *p, struct relay_site *site, const struct config_route *route)
 {
+    bool was_limited = is_limited(site);
     const struct config_rate *new = &route->rate, *old = &site->rate;
     if (route->connections > 0 && (site->most == 0 || route->connections < site->most))
         site->most = route->connections;
     if (new->messages > 0 && (old->messages == 0 || (uint64_t) new->messages * old->per_ms <
                                                         (uint64_t)old->messages *new->per_ms))
         site->rate = *new;
+    if (!was_limited && is_limited(site)) {
+        list_push_back(&p->sites, &site->node);
+        p->site_count++;
+    }
 }
 
 static bool has_limits(const struct config_route *route)
@@ -144,14 +167,14 @@ void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
 {
     struct relay_site *old = dest->site;
     dest->site = NULL;
-    if (!none && has_limits(dest->route)) {
+    if (!none && (p->cfg->relay.adaptive || has_limits(dest->route))) {
         char name[SITE_NAME_MAX];
         name_site(dest, name);
         dest->site = site_find(p, slice_str(name));
         if (!dest->site)
             dest->site = site_new(p, name);
         dest->site->refs++;
-        limit(dest->site, dest->route);
+        limit(p, dest->site, dest->route);
     }
     if (old)
         unref(p, old);
@@ -265,6 +288,15 @@ void pool_site_wait(struct relay_pool *p, struct relay_dest *dest, enum relay_si
     pool_place(p, dest, PLACE_SITE, is_first ? dest->site->waiting.next : &dest->site->waiting);
     if (importance(dest) > dest->site->refused)
         site_touch(p, dest->site);
+}
+
+uint32_t pool_dest_most(const struct relay_pool *p, const struct relay_dest *dest)
+{
+    uint32_t most = p->cfg->relay.per_destination_max;
+    if (!dest->site || dest->site->pace >= PACE_FULL)
+        return most;
+    most = (uint32_t)((uint64_t)most * dest->site->pace / PACE_FULL);
+    return most > 0 ? most : 1;
 }
 
 /* --- messages -------------------------------------------------------------------------------- */
@@ -410,6 +442,8 @@ static void fill_ask(struct relay_pool *p, struct relay_site *site, struct relay
         count_want(list_entry(node, struct relay_dest, node), ask);
     }
     ask->tokens = least(ask->tokens, ask->burst);
+    ask->asks_for_less = site->is_cut;
+    ask->good = site->good;
 }
 
 static bool wants_any(const struct relay_site_ask *ask)
@@ -420,8 +454,9 @@ static bool wants_any(const struct relay_site_ask *ask)
 /* Redis knows better what is ours when something is wanted, or less is in use. */
 static bool is_news(const struct relay_site *site, const struct relay_site_ask *ask)
 {
-    return ask->tokens > 0 || (wants_any(ask) && site->asked > site->refused) ||
-           ask->kept < site->allowed || ask->plain_kept < site->plain_allowed ||
+    return ask->tokens > 0 || ask->asks_for_less || ask->good >= GOOD_TOLD ||
+           (wants_any(ask) && site->asked > site->refused) || ask->kept < site->allowed ||
+           ask->plain_kept < site->plain_allowed ||
            (site->is_queued && ask->urgent + ask->plain + ask->turned == 0) ||
            (site->refs == 0 && site->is_known);
 }
@@ -433,7 +468,10 @@ struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_
         struct relay_site *site = list_entry(node, struct relay_site, ask);
         fill_ask(p, site, ask);
         if (is_news(site, ask)) {
-            site->is_asked = site->is_known = true;
+            site->is_asked = true;
+            site->is_known = is_limited(site);
+            site->cut_asked = ask->asks_for_less;
+            site->good_asked = ask->good;
             site->is_giving = false;
             site->asked_for =
                 ask->kept + ask->urgent + ask->plain + ask->urgent_welcome + ask->plain_welcome;
@@ -441,7 +479,7 @@ struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_
             site->plain_allowed = ask->plain_kept;
             return site;
         }
-        if (site->refs == 0)
+        if (site->refs == 0 && site->pace == PACE_FULL)
             site_free(p, site);
     }
     return NULL;
@@ -450,6 +488,80 @@ struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_
 const char *relay_site_name(const struct relay_site *site)
 {
     return site->name;
+}
+
+static void drain_some(struct relay_pool *p, struct relay_site *site, enum relay_slot_state state,
+                       uint32_t *count)
+{
+    list_for_each (node, &site->slots) {
+        struct relay_slot *slot = list_entry(node, struct relay_slot, site_node);
+        if (*count == 0 || slot->state != state)
+            continue;
+        pool_slot_drain(p, slot);
+        --*count;
+    }
+}
+
+/* Of its connections as many go as it gets less, idle ones first; one stays. */
+static void shrink(struct relay_pool *p, struct relay_site *site, uint32_t pace)
+{
+    uint32_t kept = (uint32_t)((uint64_t)site->slot_count * pace / site->pace);
+    uint32_t excess = site->slot_count - kept;
+    if (kept == 0)
+        excess = site->slot_count > 0 ? site->slot_count - 1 : 0;
+    drain_some(p, site, SLOT_READY, &excess);
+    drain_some(p, site, SLOT_BUSY, &excess);
+}
+
+static void set_pace(struct relay_pool *p, struct relay_site *site, uint32_t pace,
+                     const struct now *now)
+{
+    if (pace < site->pace)
+        shrink(p, site, pace);
+    p->slowed_count += (pace < PACE_FULL) - (site->pace < PACE_FULL);
+    site->pace = pace;
+    site->pace_until_ms = now->mono_ms + PACE_KEPT_MS;
+    list_remove(&site->slowed);
+    if (pace < PACE_FULL)
+        list_push_back(&p->slowed, &site->slowed);
+}
+
+/* Those that nobody has mail for, and that were slowed long ago. */
+static void forget_pace(struct relay_pool *p, const struct now *now)
+{
+    list_for_each_safe (node, &p->slowed) {
+        struct relay_site *site = list_entry(node, struct relay_site, slowed);
+        if (now->mono_ms < site->pace_until_ms || site->is_asked)
+            return;
+        set_pace(p, site, PACE_FULL, now);
+        site_touch(p, site);
+    }
+}
+
+void relay_pool_slow_down(struct relay_pool *p, const struct relay_slot *slot)
+{
+    struct relay_site *site = slot->dest->site;
+    if (!p->cfg->relay.adaptive || !site)
+        return;
+    site->is_cut = true;
+    site_touch(p, site);
+}
+
+void relay_pool_went_well(struct relay_pool *p, const struct relay_slot *slot)
+{
+    struct relay_site *site = slot->dest->site;
+    if (site && site->pace < PACE_FULL && ++site->good >= GOOD_TOLD)
+        site_touch(p, site);
+}
+
+uint32_t relay_pool_slowed(const struct relay_pool *p)
+{
+    return p->slowed_count;
+}
+
+uint32_t relay_site_pace(const struct relay_site *site)
+{
+    return site->pace;
 }
 
 void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site,
@@ -462,7 +574,10 @@ void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site,
     site->refused = is_short ? site->asked : 0;
     site->allowed = answer->connections;
     site->plain_allowed = answer->plain;
-    site->is_known = site->refs > 0 || answer->connections > 0;
+    site->is_known = is_limited(site) && (site->refs > 0 || answer->connections > 0);
+    site->is_cut &= !site->cut_asked;
+    site->good -= site->good_asked;
+    set_pace(p, site, answer->pace, now);
     take_tokens(p, site, answer, now);
     if (site->refs == 0 || site->slot_count < site->allowed)
         site_touch(p, site);
@@ -475,6 +590,11 @@ void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site)
     site->is_asked = false;
     site->refused = 0;
     site_touch(p, site);
+}
+
+bool relay_pool_asks(const struct relay_pool *p)
+{
+    return !list_is_empty(&p->asks);
 }
 
 /* --- giving ---------------------------------------------------------------------------------- */
@@ -544,6 +664,7 @@ static bool give_one(struct relay_pool *p, struct relay_site *site, const struct
 /* Who waits says so again, every second. */
 void relay_pool_sites_tick(struct relay_pool *p, bool again, const struct now *now)
 {
+    forget_pace(p, now);
     list_for_each (node, &p->sites) {
         struct relay_site *site = list_entry(node, struct relay_site, node);
         if (site->wanted && (give_turn(p, site) || give_one(p, site, now) || site->slot_count == 0))

@@ -14,6 +14,8 @@
 --                           t  other mail does;  p  other mail waits for one that is plain
 --
 --     {cfg}sr:<site>      string, PX: ms until which its rate is used up
+--     {cfg}sa:<site>      string, PX: its pace (thousandths of its limits that it gets), the time when it
+--                         was halved last, and messages taken since the last step
 --
 -- What a worker keeps is what it uses, always; whatever is free goes by turns, to who waits longest,
 -- urgent mail first. Who has something already and would like more gets what nobody waits for, and
@@ -161,6 +163,46 @@ local function site_tokens(tag, site, ask, now)
   return count .. ' ' .. math.ceil(wait)
 end
 
+local PACE_MIN = 62
+local PACE_STEP = 50       -- more for each PACE_GOOD messages taken
+local PACE_GOOD = 20
+local PACE_TTL = 3600000
+local CUT_EVERY = 5000     -- ms: replies to what was under way ask for the same
+
+-- The pace of a site, after what the worker heard: that it asks for less (ask[13]), or took so many
+-- messages (ask[14]).
+local function site_pace(tag, site, ask, now)
+  local key = tag .. 'sa:' .. site
+  local value = redis.call('GET', key)
+  local pace, cut, good = string.match(value or '1000 0 0', '^(%d+) (%d+) (%d+)$')
+  pace, cut, good = tonumber(pace), tonumber(cut), tonumber(good)
+  if ask[13] > 0 and now - cut >= CUT_EVERY then
+    pace, cut, good = math.max(PACE_MIN, math.floor(pace / 2)), math.floor(now), 0
+  elseif value and ask[14] > 0 then
+    good = good + ask[14]
+    pace, good = pace + math.floor(good / PACE_GOOD) * PACE_STEP, good % PACE_GOOD
+  else
+    return pace
+  end
+  if pace >= 1000 then
+    redis.call('DEL', key)
+    return 1000
+  end
+  redis.call('SET', key, string.format('%d %d %d', pace, cut, good), 'PX', PACE_TTL)
+  return pace
+end
+
+-- What a pace leaves of a limit: of connections one is for urgent mail as before, where two are left.
+local function site_at_pace(ask, pace)
+  local most, plain = math.floor(ask[1] * pace / 1000), math.floor(ask[2] * pace / 1000)
+  if pace < 1000 and ask[1] > 0 then
+    most = math.max(1, most)
+    plain = math.max(1, math.min(plain, most - (ask[2] < ask[1] and 1 or 0)))
+    ask[1], ask[2] = most, plain
+  end
+  ask[11] = ask[11] * 1000 / pace
+end
+
 local function site_numbers(text)
   local numbers = {}
   for number in string.gmatch(text, '%d+') do
@@ -170,9 +212,9 @@ local function site_numbers(text)
 end
 
 -- kilat_sites(worker, lease ms, n times: site, numbers of site_settle, then messages, interval in us,
--- burst)
+-- burst, 1 when less was asked for, messages taken)
 --     -> { 1 when its lease was live, n times "<connections> <plain> <1: waits>
---     <messages> <ms to wait>", any number of news }
+--     <messages> <ms to wait> <pace>", any number of news }
 -- Renews the lease.
 local function sites(keys, args)
   local tag, now, worker, lease = tag_of(keys), time_ms(), args[1], tonumber(args[2])
@@ -183,8 +225,10 @@ local function sites(keys, args)
   local reply = { redis.call('ZADD', tag .. 'sw', now + lease, worker) == 0 and 1 or 0 }
   for i = 3, #args, 2 do
     local ask = site_numbers(args[i + 1])
+    local pace = site_pace(tag, args[i], ask, now)
+    site_at_pace(ask, pace)
     reply[#reply + 1] = site_settle(tag, args[i], worker, ask, now, now + lease - FRESH)
-        .. ' ' .. site_tokens(tag, args[i], ask, now)
+        .. ' ' .. site_tokens(tag, args[i], ask, now) .. ' ' .. pace
   end
   local news = redis.call('SMEMBERS', tag .. 'sn:' .. worker)
   redis.call('DEL', tag .. 'sn:' .. worker)

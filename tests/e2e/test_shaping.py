@@ -9,7 +9,7 @@ import pytest
 
 from lib import postfix_tools
 from lib.kilat import message, send, smarthost
-from lib.mx import Mx, Reply, Stall
+from lib.mx import Mx, Reply, Rule, Stall
 from lib.net import wait_until
 from lib.redis_server import Redis
 
@@ -158,3 +158,23 @@ def test_a_rate_over_two_gateways(pair, site):
     assert 4 < times[-1] - times[0] < 30
     calls = sum(kilat.metrics()["sites_asked_total"] for kilat in (one, two))
     assert calls < 500
+
+
+def test_a_site_that_asks_for_less_gets_less(gateways, site):
+    """421, without any limit set: half of the connections, later all again."""
+    site.on("dot", Reply("250 2.0.0 Ok", delay=0.2))
+    kilat = gateways(workers=1, listener=LANES, route={"*": smarthost(site.port)},
+                     relay={"per_destination_max": 8, "urgent_share": 0})
+    fill(kilat, 150)
+    wait_until(lambda: site.open_connections() == 8, 20, "all connections")
+    site.rules.insert(0, Rule("rcpt", Reply("421 4.7.0 Too much mail", close=True), None, 1, 0))
+    assert kilat.wait_event("relay.pace", percent=50)
+    assert kilat.metrics()["sites_slowed"] == 1
+    wait_until(lambda: site.open_connections() <= 4, 20, "fewer connections")
+    site.clear()
+    begun = len(site.messages)
+    fill(kilat, 400)
+    assert kilat.wait_event("relay.pace", percent=100, timeout=60)
+    site.wait(begun + 200, timeout=60)
+    wait_until(lambda: kilat.metrics()["sites_slowed"] == 0, 20, "all again")
+    assert kilat.metrics()["sites_cut_total"] == 1

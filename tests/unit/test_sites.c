@@ -16,60 +16,61 @@
 /* --- one question at a time ------------------------------------------------------------------ */
 
 /* Numbers: most, plain most, kept, plain kept; urgent, plain, turned; welcome: urgent, plain;
- * messages, interval in us, burst. */
+ * messages, interval in us, burst; less was asked for, messages taken. Answers: connections, plain,
+ * waits; messages, ms to wait; pace. */
 
 static void what_is_free_is_given_up_to_the_limit(void **state)
 {
-    expect(SITES(W1, LONG, "mx", "2 2 0 0 0 1 0 0 0 0 0 0"), "[ 0 1 1 0 0 0 ]");
-    expect(SITES(W2, LONG, "mx", "2 2 0 0 0 2 0 0 0 0 0 0"), "[ 0 1 1 1 0 0 ]");
-    expect(SITES(W1, LONG, "mx", "2 2 1 1 0 0 0 0 1 0 0 0"), "[ 1 1 1 0 0 0 pmx ]");
-    expect(SITES(W3, LONG, "other", "2 2 0 0 1 0 0 0 0 0 0 0"), "[ 0 1 0 0 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 0 0 0 1 0 0 0 0 0 0 0 0"), "[ 0 1 1 0 0 0 1000 ]");
+    expect(SITES(W2, LONG, "mx", "2 2 0 0 0 2 0 0 0 0 0 0 0 0"), "[ 0 1 1 1 0 0 1000 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 1 1 0 0 0 0 1 0 0 0 0 0"), "[ 1 1 1 0 0 0 1000 pmx ]");
+    expect(SITES(W3, LONG, "other", "2 2 0 0 1 0 0 0 0 0 0 0 0 0"), "[ 0 1 0 0 0 0 1000 ]");
 }
 
 static void a_share_is_for_urgent_mail(void **state)
 {
-    expect(SITES(W1, LONG, "mx", "2 1 0 0 0 2 0 0 0 0 0 0"), "[ 0 1 1 1 0 0 ]");
-    expect(SITES(W2, LONG, "mx", "2 1 0 0 1 0 0 0 0 0 0 0"), "[ 0 1 0 0 0 0 ]");
-    expect(SITES(W3, LONG, "mx", "2 1 0 0 1 0 0 0 0 0 0 0"), "[ 0 0 0 1 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "2 1 0 0 0 2 0 0 0 0 0 0 0 0"), "[ 0 1 1 1 0 0 1000 ]");
+    expect(SITES(W2, LONG, "mx", "2 1 0 0 1 0 0 0 0 0 0 0 0 0"), "[ 0 1 0 0 0 0 1000 ]");
+    expect(SITES(W3, LONG, "mx", "2 1 0 0 1 0 0 0 0 0 0 0 0 0"), "[ 0 0 0 1 0 0 1000 ]");
     expect(SITES(W2, LONG), "[ 1 umx ]");
-    expect(SITES(W2, LONG, "mx", "2 1 1 0 0 0 1 0 0 0 0 0"), "[ 1 1 0 1 0 0 pmx ]");
+    expect(SITES(W2, LONG, "mx", "2 1 1 0 0 0 1 0 0 0 0 0 0 0"), "[ 1 1 0 1 0 0 1000 pmx ]");
 }
 
 static void who_waits_is_told_and_first(void **state)
 {
-    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 0 0 0 1 0 0 ]");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0"), "[ 0 0 0 1 0 0 1000 ]");
     expect(SITES(W1, LONG), "[ 1 pmx ]");
-    expect(SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 1 0 0 1 0 0 ]");
-    expect(SITES(W3, LONG, "mx", "1 1 0 0 0 0 0 0 1 0 0 0"), "[ 0 0 0 0 0 0 ]");
+    expect(SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0"), "[ 1 0 0 1 0 0 1000 ]");
+    expect(SITES(W3, LONG, "mx", "1 1 0 0 0 0 0 0 1 0 0 0 0 0"), "[ 0 0 0 0 0 0 1000 ]");
     expect(SITES(W2, LONG), "[ 1 fmx ]");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 1 1 1 0 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0"), "[ 1 1 1 0 0 0 1000 ]");
 }
 
 static void urgent_mail_waits_before_other(void **state)
 {
-    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
-    SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
-    SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0 0 0 0");
-    SITES(W1, LONG, "mx", "1 1 0 0 0 0 0 0 0 0 0 0");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 1 0 0 1 0 0 fmx ]");
-    expect(SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0 0 0 0"), "[ 1 1 0 0 0 0 fmx ]");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0");
+    SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0");
+    SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0 0 0 0 0 0");
+    SITES(W1, LONG, "mx", "1 1 0 0 0 0 0 0 0 0 0 0 0 0");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0"), "[ 1 0 0 1 0 0 1000 fmx ]");
+    expect(SITES(W3, LONG, "mx", "1 1 0 0 1 0 0 0 0 0 0 0 0 0"), "[ 1 1 0 0 0 0 1000 fmx ]");
 }
 
 static void what_is_kept_is_not_taken_away(void **state)
 {
-    SITES(W1, LONG, "mx", "4 4 0 0 0 3 0 0 0 0 0 0");
-    expect(SITES(W1, LONG, "mx", "2 2 3 3 0 0 0 0 0 0 0 0"), "[ 1 3 3 0 0 0 ]");
-    expect(SITES(W1, LONG, "mx", "2 2 2 2 0 1 0 0 0 0 0 0"), "[ 1 2 2 1 0 0 pmx ]");
+    SITES(W1, LONG, "mx", "4 4 0 0 0 3 0 0 0 0 0 0 0 0");
+    expect(SITES(W1, LONG, "mx", "2 2 3 3 0 0 0 0 0 0 0 0 0 0"), "[ 1 3 3 0 0 0 1000 ]");
+    expect(SITES(W1, LONG, "mx", "2 2 2 2 0 1 0 0 0 0 0 0 0 0"), "[ 1 2 2 1 0 0 1000 pmx ]");
 }
 
 static void a_lease_that_ended_frees_all(void **state)
 {
-    SITES(W1, "1", "mx", "1 1 0 0 0 1 0 0 0 0 0 0");
+    SITES(W1, "1", "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0");
     usleep(20000);
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0"), "[ 0 1 1 0 0 0 ]");
-    expect(SITES(W1, LONG, "mx", "1 1 1 1 0 0 0 0 0 0 0 0"), "[ 0 0 0 0 0 0 ]");
-    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 0 0 0 0 0 0 0"), "[ 1 0 0 0 0 0 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 1 0 0 0 0 0 0 0 0"), "[ 0 1 1 0 0 0 1000 ]");
+    expect(SITES(W1, LONG, "mx", "1 1 1 1 0 0 0 0 0 0 0 0 0 0"), "[ 0 0 0 0 0 0 1000 ]");
+    expect(SITES(W2, LONG, "mx", "1 1 0 0 0 0 0 0 0 0 0 0 0 0"), "[ 1 0 0 0 0 0 1000 ]");
     expect(SAY("KEYS", "{cfg}s[toqn]*"), "[ ]");
 }
 
@@ -77,15 +78,40 @@ static void a_lease_that_ended_frees_all(void **state)
  * last is due. */
 static void a_rate_is_kept_in_order(void **state)
 {
-    static const char *const one = "0 0 0 0 0 0 0 0 0 1 60000000 2";
-    expect(SITES(W1, LONG, "mx", "0 0 0 0 0 0 0 0 0 5 60000000 2"), "[ 0 0 0 0 2 0 ]");
+    static const char *const one = "0 0 0 0 0 0 0 0 0 1 60000000 2 0 0";
+    expect(SITES(W1, LONG, "mx", "0 0 0 0 0 0 0 0 0 5 60000000 2 0 0"), "[ 0 0 0 0 2 0 1000 ]");
     const char *first = SITES(W1, LONG, "mx", one), *second = SITES(W2, LONG, "mx", one);
     int wait_1 = 0, wait_2 = 0;
-    assert_int_equal(sscanf(first, "[ 1 0 0 0 1 %d ]", &wait_1), 1);
-    assert_int_equal(sscanf(second, "[ 0 0 0 0 1 %d ]", &wait_2), 1);
+    assert_int_equal(sscanf(first, "[ 1 0 0 0 1 %d 1000 ]", &wait_1), 1);
+    assert_int_equal(sscanf(second, "[ 0 0 0 0 1 %d 1000 ]", &wait_2), 1);
     assert_in_range(wait_1, 50000, 60000);
     assert_in_range(wait_2 - wait_1, 50000, 60000);
-    expect(SITES(W2, LONG, "other", one), "[ 1 0 0 0 1 0 ]");
+    expect(SITES(W2, LONG, "other", one), "[ 1 0 0 0 1 0 1000 ]");
+}
+
+/* Halved once, however many say so; then a step for each twenty messages, to all of it. */
+static void a_site_that_asks_for_less_gets_half(void **state)
+{
+    static const char *const cut = "8 6 6 6 0 0 0 0 0 0 0 0 1 0";
+    SITES(W1, LONG, "mx", "8 6 0 0 0 6 0 0 0 0 0 0 0 0");
+    expect(SITES(W1, LONG, "mx", cut), "[ 1 6 6 0 0 0 500 ]");
+    expect(SITES(W1, LONG, "mx", cut), "[ 1 6 6 0 0 0 500 ]");
+    expect(SITES(W1, LONG, "mx", "8 6 2 2 0 4 0 0 0 0 0 0 0 0"), "[ 1 3 3 1 0 0 500 pmx ]");
+    expect(SITES(W2, LONG, "mx", "8 6 0 0 2 0 0 0 0 0 0 0 0 0"), "[ 0 1 0 1 0 0 500 ]");
+    expect(SITES(W3, LONG, "mx", "0 0 0 0 0 0 0 0 0 0 0 0 0 19"), "[ 0 0 0 0 0 0 500 ]");
+    expect(SITES(W3, LONG, "mx", "0 0 0 0 0 0 0 0 0 0 0 0 0 21"), "[ 1 0 0 0 0 0 600 ]");
+    expect(SITES(W3, LONG, "mx", "0 0 0 0 0 0 0 0 0 0 0 0 0 180"), "[ 1 0 0 0 0 0 1000 ]");
+    expect(SAY("KEYS", "{cfg}sa:*"), "[ ]");
+}
+
+static void one_connection_is_left(void **state)
+{
+    static const char *const cut = "3 2 0 0 0 0 0 0 0 0 0 0 1 0";
+    for (int i = 0; i < 6; i++) {
+        SAY("SET", "{cfg}sa:mx", i == 0 ? "70 0 0" : "62 0 0");
+        expect(SITES(W1, LONG, "mx", cut), i == 0 ? "[ 0 0 0 0 0 0 62 ]" : "[ 1 0 0 0 0 0 62 ]");
+    }
+    expect(SITES(W1, LONG, "mx", "3 2 0 0 0 2 0 0 0 0 0 0 0 0"), "[ 1 1 1 1 0 0 62 ]");
 }
 
 /* --- several pools --------------------------------------------------------------------------- */
@@ -198,9 +224,9 @@ static void sim_move(int pool)
 
 static const char *numbers_of(char text[140], const struct relay_site_ask *a)
 {
-    snprintf(text, 140, "%u %u %u %u %u %u %u %u %u %u %u %u", a->most, a->plain_most, a->kept,
-             a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome, a->plain_welcome,
-             a->tokens, a->interval_us, a->burst);
+    snprintf(text, 140, "%u %u %u %u %u %u %u %u %u %u %u %u %d %u", a->most, a->plain_most,
+             a->kept, a->plain_kept, a->urgent, a->plain, a->turned, a->urgent_welcome,
+             a->plain_welcome, a->tokens, a->interval_us, a->burst, a->asks_for_less, a->good);
     return text;
 }
 
@@ -209,9 +235,9 @@ static void sim_hear(int pool, struct relay_site *site, redisReply *r)
     struct relay_site_answer a;
     unsigned is_queued;
     if (site) {
-        assert_int_equal(sscanf(r->element[1]->str, "%u %u %u %u %u", &a.connections, &a.plain,
-                                &is_queued, &a.tokens, &a.wait_ms),
-                         5);
+        assert_int_equal(sscanf(r->element[1]->str, "%u %u %u %u %u %u", &a.connections, &a.plain,
+                                &is_queued, &a.tokens, &a.wait_ms, &a.pace),
+                         6);
         a.is_queued = is_queued != 0;
         relay_pool_site_answered(sim.pools[pool], site, &a, &sim.now);
     }
@@ -341,6 +367,8 @@ int main(void)
         CASE(what_is_kept_is_not_taken_away),
         CASE(a_lease_that_ended_frees_all),
         CASE(a_rate_is_kept_in_order),
+        CASE(a_site_that_asks_for_less_gets_half),
+        CASE(one_connection_is_left),
         CASE(pools_keep_the_limits_and_send_all),
     };
     return cmocka_run_group_tests_name("sites", tests, start_server, stop_server);
