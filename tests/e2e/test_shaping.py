@@ -178,3 +178,28 @@ def test_a_site_that_asks_for_less_gets_less(gateways, site):
     site.wait(begun + 200, timeout=60)
     wait_until(lambda: kilat.metrics()["sites_slowed"] == 0, 20, "all again")
     assert kilat.metrics()["sites_cut_total"] == 1
+
+
+@pytest.mark.release
+def test_a_hundred_thousand_for_two_connections_of_two_gateways(pair, site):
+    """Each transaction takes 0.3 s: never a third connection, and an urgent message that comes to
+    either gateway has left within one second of the next free connection, at p99."""
+    site.keep_content = False
+    one, two = pair({"connections": 2})
+    site.on("dot", Reply("250 2.0.0 Ok", delay=0.3))
+    for kilat in (one, two):
+        postfix_tools.smtp_source(kilat.ports["bulk"], "-s", 50, "-m", 50000, "-l", 1000, "-d",
+                                  "-t", "bulk@rcpt.test", "-f", "a@sender.test")
+    waits = []
+    for i in range(100):
+        kilat, rcpt = (one, two)[i % 2], f"urgent{i}@rcpt.test"
+        send(kilat.ports["urgent"], message(), rcpts=[rcpt])
+        since = time.monotonic()
+        wait_until(lambda: arrival(site, rcpt), 30, rcpt, 0.005)
+        waits.append(arrival(site, rcpt) - since)
+        time.sleep(0.05 * (i % 4))
+    waits.sort()
+    print(f"urgent waited {waits[50]:.2f} s at p50, {waits[98]:.2f} at p99, {waits[-1]:.2f} at most; "
+          f"{len(site.messages)} of 100,100 delivered, {site.peak} connections at most")
+    assert site.peak <= 2
+    assert waits[98] < 0.3 + 1
