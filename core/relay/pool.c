@@ -45,6 +45,7 @@ struct relay_pool *relay_pool_new(const struct config *cfg)
     p->crowd_least = UINT32_MAX;
     pool_waits_init(p);
     pool_sites_init(p);
+    pool_shares_init(p);
     return p;
 }
 
@@ -52,6 +53,7 @@ void relay_pool_free(struct relay_pool *p)
 {
     pool_dests_free(p);
     pool_sites_done(p);
+    pool_shares_done(p);
     pool_waits_done(p);
     free(p);
 }
@@ -109,6 +111,7 @@ struct relay_slot *pool_slot_new(struct relay_pool *p, struct relay_dest *dest, 
     memcpy(slot->host_name, dest->hosts[slot->host].name, sizeof slot->host_name);
     list_init(&slot->offer);
     list_init(&slot->idle);
+    list_init(&slot->share);
     list_push_back(&dest->slots, &slot->node);
     dest->slot_count++;
     dest->connecting_count++;
@@ -123,6 +126,7 @@ void pool_slot_drain(struct relay_pool *p, struct relay_slot *slot)
     must(slot->state != SLOT_CONNECTING);
     list_remove(&slot->offer);
     list_remove(&slot->idle);
+    list_remove(&slot->share);
     if (slot->state != SLOT_DRAINING) {
         slot->state = SLOT_DRAINING;
         slot->dest->draining_count++;
@@ -145,6 +149,7 @@ static void offer_idle(struct relay_pool *p, struct relay_slot *slot, const stru
     list_remove(&slot->offer);
     list_push_front(&slot->dest->offers, &slot->offer);
     list_push_back(&p->idle, &slot->idle);
+    pool_share_offer(p, slot);
     pool_touch(p, slot->dest);
 }
 
@@ -286,6 +291,7 @@ static void slot_free(struct relay_pool *p, struct relay_slot *slot)
     list_remove(&slot->node);
     list_remove(&slot->offer);
     list_remove(&slot->idle);
+    list_remove(&slot->share);
     free(slot);
 }
 
@@ -342,6 +348,7 @@ void relay_pool_resolved(struct relay_pool *p, struct relay_dest *dest,
         return;
     }
     take_hosts(dest, hosts, host_count);
+    pool_share_judge(dest);
     pool_site_join(p, dest, false);
     dest->hosts_expire_ms =
         now->mono_ms + (ttl_ms > HOSTS_KEPT_MIN_MS ? ttl_ms : HOSTS_KEPT_MIN_MS);

@@ -98,10 +98,11 @@ struct relay_dest {
     uint32_t plain_draining_count; /* of them DRAINING */
     struct relay_host *hosts;      /* owned; in order of preference */
     size_t host_count;
-    size_t host_next;           /* the host that new connections try */
-    size_t hosts_failed;        /* of them, in this round; a message that is sent ends it */
-    bool is_round_over;         /* every host failed, and no connection was begun since */
-    uint32_t hosts_serial;      /* which list of hosts this is; slots outlive theirs */
+    size_t host_next;      /* the host that new connections try */
+    size_t hosts_failed;   /* of them, in this round; a message that is sent ends it */
+    bool is_round_over;    /* every host failed, and no connection was begun since */
+    uint32_t hosts_serial; /* which list of hosts this is; slots outlive theirs */
+    bool is_sharing; /* its connections are as good for others with these hosts (pool_share.c) */
     int64_t hosts_expire_ms;    /* monotonic: resolve again before the next round */
     int64_t not_before_ms;      /* monotonic: no new connection before this */
     int64_t suspended_until_ms; /* monotonic: nothing is sent before, a rule said so; 0: none did */
@@ -126,6 +127,7 @@ struct relay_slot {
     int64_t idle_since_ms; /* monotonic; with READY */
     void *conn;            /* the driver's */
     struct list offer;     /* on its dest's offers or overlaps, while it may take a delivery */
+    struct list share;     /* in a bucket, while it is READY and others may take it */
     struct list idle; /* on the pool's idle list while READY, on quits while it is to be closed */
     struct relay_site *site; /* that it counts for; NULL: none */
     struct list site_node;   /* on its site's slots */

@@ -48,8 +48,9 @@ struct relay_site {
     char name[SITE_NAME_MAX];
 };
 
-#define SITE_BUCKETS 16384
-#define PACE_FULL    1000
+#define SITE_BUCKETS  16384
+#define SHARE_BUCKETS 1024
+#define PACE_FULL     1000
 
 struct relay_pool {
     const struct config *cfg;    /* borrowed */
@@ -82,6 +83,7 @@ struct relay_pool {
     uint32_t slowed_count;
     struct list *site_buckets; /* owned; SITE_BUCKETS of them */
     uint32_t site_count;
+    struct list *share_buckets; /* owned; SHARE_BUCKETS of them: slots, by relay_slot.share */
     bool is_draining;
 };
 
@@ -185,3 +187,16 @@ bool pool_misfit_wants(const struct relay_dest *dest);
 struct delivery *pool_pop_misfit(struct relay_pool *p, struct relay_dest *dest);
 /* A slot that was made for them went without having taken one. */
 void pool_misfit_unreached(struct relay_slot *slot, const struct rcpt_outcome *failure);
+
+/* pool_share.c */
+
+void pool_shares_init(struct relay_pool *p);
+void pool_shares_done(struct relay_pool *p);
+/* Its hosts are new: whether others may use its connections. */
+void pool_share_judge(struct relay_dest *dest);
+/* The slot is READY: others may take it, if its destination allows. */
+void pool_share_offer(struct relay_pool *p, struct relay_slot *slot);
+/* Moves an idle slot of another destination to this one's offers; false: there is none. */
+bool pool_share_take(struct relay_pool *p, struct relay_dest *dest);
+/* Gives a turn to one that starves and can take the slot that is idle longest; false: to none. */
+bool pool_share_wake(struct relay_pool *p);

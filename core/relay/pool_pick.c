@@ -60,6 +60,7 @@ struct relay_action pool_send(struct relay_pool *p, struct relay_slot *slot, str
 {
     list_remove(&slot->offer);
     list_remove(&slot->idle);
+    list_remove(&slot->share);
     slot->state = SLOT_BUSY;
     mark_plain(p, slot, d);
     slot->in_flight++;
@@ -150,6 +151,10 @@ static struct relay_action pick_make(struct relay_pool *p, struct relay_dest *de
 {
     if (now->mono_ms < dest->not_before_ms)
         return pick_hold(p, dest);
+    if (!needs_hosts(dest, now) && pool_share_take(p, dest)) {
+        pool_touch(p, dest); /* to find it among its own */
+        return nothing;
+    }
     if (p->slots >= room_for(p, is_urgent))
         return pick_starve(p, dest, is_urgent);
     if (needs_hosts(dest, now))
@@ -405,6 +410,7 @@ static struct relay_action pick_idle(struct relay_pool *p, const struct now *now
 struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now)
 {
     struct relay_action a;
+    uint32_t looks = 0; /* for a destination that starves: who could not use it starves again */
     forget_rested(p, now);
     pool_sites_wake(p, now);
     do {
@@ -417,7 +423,8 @@ struct relay_action relay_pool_next(struct relay_pool *p, const struct now *now)
         a = take_turns(p, now);
         if (a.kind != RELAY_NOTHING)
             return a;
-    } while (!list_is_empty(&p->defers) || !list_is_empty(&p->quits) || wake_one(p, now));
+    } while (!list_is_empty(&p->defers) || !list_is_empty(&p->quits) || wake_one(p, now) ||
+             (looks++ == 0 && pool_share_wake(p)));
     return pick_idle(p, now);
 }
 

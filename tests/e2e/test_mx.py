@@ -56,6 +56,24 @@ def test_next_host(net, trouble):
     assert kilat.metrics()["recipients_deferred_total"] == 0
 
 
+def test_domains_hosted_together(net):
+    """Their mail goes over the same connections; that of a domain at other hosts does not."""
+    names = [f"d{i}.test" for i in range(20)]
+    table = {(name, "MX"): [(10, "a.rcpt.test"), (20, "b.rcpt.test")] for name in names}
+    table |= {("a.rcpt.test", "A"): ["127.0.0.2"], ("b.rcpt.test", "A"): ["127.0.0.3"],
+              ("c.test", "MX"): [(10, "a.rcpt.test")]}
+    kilat, hosts = net(table, "127.0.0.2", "127.0.0.3")
+    for number, name in enumerate(names):
+        ident = submit(kilat, f"to@{name}")
+        hosts[0].wait(number + 1)
+        kilat.wait_event("relay.done", id=ident)
+    made = len(hosts[0].connections)
+    assert made <= 2    # one of each worker
+    submit(kilat, "to@c.test")
+    hosts[0].wait(len(names) + 1)
+    assert len(hosts[0].connections) == made + 1
+
+
 def test_implicit_mx(net):
     """P-209: a domain without MX is its own host."""
     kilat, (host,) = net({("rcpt.test", "A"): ["127.0.0.2"]}, "127.0.0.2")

@@ -57,8 +57,9 @@ static struct sim {
     struct sim_slot slots[SLOTS_MAX];
     struct relay_dest *lookups[DESTS]; /* that the pool asked for */
     uint32_t lookup_count;
-    bool is_good; /* everything works from now on */
-    bool is_dead; /* names resolve, and nothing else works */
+    bool is_good;   /* everything works from now on */
+    bool is_dead;   /* names resolve, and nothing else works */
+    bool is_hosted; /* destinations have hosts together */
 } sim;
 
 static void check_that(bool is_so, int line, const char *what)
@@ -178,6 +179,16 @@ static void land(struct sim_slot *s, bool may_requeue)
     }
 }
 
+/* In half of the cases destinations with as many hosts share their connections. */
+static void name_host(struct relay_host *h, uint32_t number, uint32_t name, uint32_t count)
+{
+    h->addr_len = sizeof(struct sockaddr_in);
+    ((struct sockaddr_in *)&h->addr)->sin_port = (in_port_t)number;
+    snprintf(h->name, sizeof h->name, "mx%u", name);
+    if (sim.is_hosted)
+        snprintf(h->site, sizeof h->site, "%u hosts", count);
+}
+
 static void resolve(void)
 {
     struct relay_host hosts[3] = { 0 };
@@ -190,7 +201,7 @@ static void resolve(void)
     size_t count = sim.is_good ? 1 : sim.is_dead ? 3 : roll(4);
     uint32_t per_name = 1 + roll(2);
     for (uint32_t k = 0; k < count; k++)
-        snprintf(hosts[k].name, sizeof hosts[k].name, "mx%u", k / per_name);
+        name_host(&hosts[k], k, k / per_name, (uint32_t)count);
     relay_pool_resolved(sim.pool, dest, hosts, count, roll(3) * 4000, count ? NULL : &why,
                         &sim.now);
 }
@@ -576,6 +587,7 @@ static void begin(uint64_t seed)
     sim.cfg.relay.idle_timeout_ms = roll(2) ? 5000 : 600;
     sim.now.mono_ms = 1000 + roll(1000000);
     sim.cfg.relay.urgent_share = roll(2) ? roll(91) : 0;
+    sim.is_hosted = seed / 2 % 2;
     make_messages();
     sim.pool = relay_pool_new(&sim.cfg);
 }
