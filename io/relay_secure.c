@@ -179,9 +179,11 @@ static enum judge judge_of(const struct outbound *o)
 
 enum tls_policy outbound_tls_policy(const struct outbound *o)
 {
-    if (o->tlsa.is_present)
+    if (o->tlsa.count > 0)
         return TLS_POLICY_TLSA;
-    return o->sts != STS_NONE ? TLS_POLICY_STS : TLS_POLICY_NONE;
+    if (o->sts != STS_NONE)
+        return TLS_POLICY_STS;
+    return o->tlsa.is_present ? TLS_POLICY_TLSA : TLS_POLICY_NONE;
 }
 
 static enum tls_outcome outcome_of(enum tls_trust trust)
