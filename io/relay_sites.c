@@ -30,8 +30,9 @@
 struct relay_sites {
     struct relay_driver *r; /* borrowed; NULL: freed, as soon as the reply has come */
     struct redis_request request;
-    bool is_out;     /* True exactly from sending to the reply */
-    bool has_agreed; /* what the pool was told is good until good_until_ms */
+    bool is_out;      /* True exactly from sending to the reply */
+    bool was_refused; /* Redis answered with an error */
+    bool has_agreed;  /* what the pool was told is good until good_until_ms */
     int64_t sent_ms, good_until_ms, poll_at_ms, again_at_ms; /* monotonic */
     struct relay_site *asked[SITES_MAX];
     size_t count;
@@ -137,6 +138,7 @@ static void note_pace(struct relay_sites *s, const struct relay_site *site, uint
     metrics_add(&s->r->w->metrics, METRIC_SITES_CUT_TOTAL, is_cut);
     log_begin(log, is_cut ? LOG_WARN : pace < 1000 ? LOG_DEBUG : LOG_INFO, "relay.pace");
     log_cstr(log, "site", relay_site_name(site));
+    log_cstr(log, "host", relay_site_host(site));
     log_num(log, "percent", pace / 10);
     log_end(log);
 }
@@ -150,6 +152,8 @@ static bool read_answer(struct relay_sites *s, size_t i, const redisReply *answe
     if (answer->type != REDIS_REPLY_STRING ||
         sscanf(answer->str, "%u %u %u %u %u %u", &a.connections, &a.plain, &is_queued, &a.tokens,
                &a.wait_ms, &a.pace) != 6)
+        return false;
+    if (a.pace < 1 || a.pace > 1000)
         return false;
     a.is_queued = is_queued != 0;
     note_pace(s, s->asked[i], a.pace);
@@ -172,6 +176,20 @@ static void take_answer(struct relay_sites *s, const redisReply *reply)
     relay_pool_sites_tick(s->r->pool, false, &s->r->w->now);
 }
 
+/* Once, until it answers again: it is asked five times a second. */
+static void log_refused(struct relay_sites *s, const redisReply *reply)
+{
+    struct log *log = &s->r->w->log;
+    bool is_first = !s->was_refused;
+    s->was_refused = reply->type == REDIS_REPLY_ERROR;
+    if (!s->was_refused || !is_first)
+        return;
+    log_begin(log, LOG_ERROR, "relay.sites_refused");
+    log_num(log, "worker", s->r->w->id);
+    log_str(log, "error", slice_of(reply->str, reply->len));
+    log_end(log);
+}
+
 static void on_reply(struct redis_request *req, const redisReply *reply)
 {
     struct relay_sites *s = container_of(req, struct relay_sites, request);
@@ -180,6 +198,8 @@ static void on_reply(struct redis_request *req, const redisReply *reply)
         free(s);
         return;
     }
+    if (reply)
+        log_refused(s, reply);
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements > s->count) {
         take_answer(s, reply);
     } else {

@@ -95,26 +95,34 @@ static void set_port(struct relay_host *h, uint16_t port)
 
 static int compare_names(const void *left, const void *right)
 {
-    return strcmp(*(char *const *)left, *(char *const *)right);
+    return strcasecmp(*(char *const *)left, *(char *const *)right);
 }
 
-/* A site is named by its first host, and by a digest of all where there are more: of those that the
- * domain names, whether they have an address now or not, so that all nodes say the same. */
-static void name_site(const struct resolver_entry *e, char out[SITE_NAME_MAX])
+/* In lower case, with its NUL. */
+static void add_name(SHA256_CTX *sha, const char *name)
 {
-    char *names[RESOLVER_MX_MAX], digest[17] = "";
+    for (size_t i = 0; i <= strlen(name); i++) {
+        char c = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
+        SHA256_Update(sha, &c, 1);
+    }
+}
+
+/* Of the hosts that the domain names, whether they have an address now or not, so that all nodes
+ * say the same. */
+static void digest_site(const struct resolver_entry *e, char out[SITE_DIGEST_MAX])
+{
+    char *names[RESOLVER_MX_MAX];
     uint8_t hash[SHA256_DIGEST_LENGTH];
     SHA256_CTX sha;
-    SHA256_Init(&sha);
     for (size_t i = 0; i < e->target_count; i++)
         names[i] = e->targets[i].name;
     qsort(names, e->target_count, sizeof *names, compare_names);
+    SHA256_Init(&sha);
     for (size_t i = 0; i < e->target_count; i++)
-        SHA256_Update(&sha, names[i], strlen(names[i]) + 1);
+        add_name(&sha, names[i]);
     SHA256_Final(hash, &sha);
-    for (size_t i = 0; i < 8 && e->target_count > 1; i++)
-        snprintf(digest + 2 * i, 3, "%02x", hash[i]);
-    snprintf(out, SITE_NAME_MAX, "%s%s%s", names[0], digest[0] ? "+" : "", digest);
+    for (size_t i = 0; i < 8; i++)
+        snprintf(out + 2 * i, 3, "%02x", hash[i]);
 }
 
 /* Gives the hosts, at least one (copied, so that the callee may look up more and evict what they
@@ -199,8 +207,8 @@ static void order_hosts(struct resolver_entry *e)
     qsort(e->found, e->found_count, sizeof *e->found, compare_found);
     e->hosts = mem_zalloc(e->found_count * sizeof *e->hosts);
     uint32_t of_target = 0;
-    char site[SITE_NAME_MAX];
-    name_site(e, site);
+    char site[SITE_DIGEST_MAX];
+    digest_site(e, site);
     for (size_t i = 0; i < e->found_count; i++) {
         const struct resolver_found *f = &e->found[i];
         of_target = i > 0 && f[-1].target == f->target ? of_target + 1 : 0;

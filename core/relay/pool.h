@@ -25,8 +25,7 @@
 #include "core/relay/sts.h"
 #include "core/relay/tlsa.h"
 
-/* A name that is the same for all domains with the same MX hosts, or a smarthost and its port. */
-#define SITE_NAME_MAX 288
+#define SITE_DIGEST_MAX 20
 
 /* One address to connect to. */
 struct relay_host {
@@ -34,8 +33,8 @@ struct relay_host {
     socklen_t addr_len;
     char name[256]; /* MX host or smarthost name, for logs and Remote-MTA */
     struct tlsa_set tlsa;
-    enum sts_mode sts;        /* of its domain's policy, which allows it */
-    char site[SITE_NAME_MAX]; /* what all hosts of its list are called together */
+    enum sts_mode sts;          /* of its domain's policy, which allows it */
+    char site[SITE_DIGEST_MAX]; /* a digest of the names of all in its list */
 };
 
 enum relay_dest_state {
@@ -241,7 +240,10 @@ uint32_t relay_pool_connections(const struct relay_pool *p); /* slots in any sta
 /* The next site about which there is something to ask; NULL: none. It may begin nothing new until
  * relay_pool_site_answered, or _unanswered: it is to be asked about again. */
 struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_ask *ask);
+/* Its name in Redis: a digest of the names of the MX hosts, or a smarthost and its port; and the
+ * name of one of its hosts, for people. */
 const char *relay_site_name(const struct relay_site *site);
+const char *relay_site_host(const struct relay_site *site);
 void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site,
                               const struct relay_site_answer *answer, const struct now *now);
 void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site);

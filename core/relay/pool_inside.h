@@ -4,7 +4,7 @@
  * pool_inside - what the files of the relay pool share: pool_dests.c (destinations), pool_wait.c
  * (what waits for them, in lanes), pool.c (what happened), pool_pick.c (what to do next),
  * pool_misfit.c (what a host could not take), pool_suspend.c (rest that a rule asks for),
- * pool_site.c (limits of a site). Nobody else includes it.
+ * pool_site.h (limits of a site). Nobody else includes it.
  */
 #include "core/base/tenant_index.h"
 #include "core/relay/pool.h"
@@ -18,39 +18,7 @@ struct pool_waits {
     struct tenant_index tenants;
 };
 
-/* What all destinations with the same hosts may use together, here and elsewhere (pool_site.c). */
-struct relay_site {
-    struct list node; /* on the pool's sites */
-    struct list hash; /* in its bucket */
-    struct list ask;  /* on the pool's asks, when there is something to ask */
-    struct list slots;
-    struct list waiting;       /* destinations, by relay_dest.node */
-    uint32_t refs;             /* destinations and slots */
-    uint32_t most;             /* connections of all nodes; 0: any number */
-    struct config_rate rate;   /* messages of all nodes; none: any number */
-    struct list timed;         /* on the pool's, while tokens_from_ms is not over */
-    uint32_t pace;             /* thousandths of what it may get, as Redis says */
-    uint32_t good, good_asked; /* messages that it took, since and before the last question */
-    bool is_cut, cut_asked;    /* a reply asked for less, likewise */
-    int64_t pace_until_ms;     /* monotonic; below 1000 it is forgotten then */
-    struct list slowed;        /* on the pool's, with pace below 1000 */
-    uint32_t tokens;           /* messages that may begin ... */
-    int64_t tokens_from_ms, tokens_until_ms;            /* ... between then (monotonic) and then */
-    uint32_t allowed, plain_allowed;                    /* of this worker */
-    uint32_t slot_count, connecting_count, plain_count; /* in use */
-    char wanted;        /* a letter of lua/sites.lua: others wait; 0: nobody is known to */
-    bool is_asked;      /* True exactly from relay_pool_site_next to its answer */
-    bool is_known;      /* Redis has something of ours */
-    bool is_queued;     /* Redis has it wait */
-    uint32_t asked_for; /* connections, in all */
-    int asked, refused; /* how much the last question, and what was refused, mattered */
-    bool is_giving;     /* plain ones that are not in use are given back */
-    char name[SITE_NAME_MAX];
-};
-
-#define SITE_BUCKETS  16384
 #define SHARE_BUCKETS 1024
-#define PACE_FULL     1000
 
 struct relay_pool {
     const struct config *cfg;    /* borrowed */

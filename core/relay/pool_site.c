@@ -20,30 +20,17 @@
  * is over, for urgent mail; for other mail when it has had HOLD_MS. That goes for two destinations
  * of one worker too.
  *
- * A rate is kept by tokens, one for each message that begins. They come in blocks of what the rate
- * lets pass in token_hold_ms, for a time that Redis names, and are good for that long from then.
- * Who is to wait is told for how long, once, and has his place then; nobody asks twice. In any
- * period no more than the rate begin, on all nodes: intervals are a little longer for what a block
- * blurs.
- *
- * A site that asks for less mail (421, or what a rule takes for a limit) is given half as much:
- * Redis halves its pace, once in five seconds, and raises it bit by bit as messages are taken
- * again; it applies to its limits, and here to relay.per_destination_max, for a site without any.
- * Workers learn of it with any answer about the site, those without limits with their own first
- * question.
+ * Questions and answers: pool_site_ask.c; rates and the pace of a site: pool_pace.c.
  *
  * Limits: as many sites as destinations with a limit. A site is kept until Redis knows that nothing
  * of it is used any more.
  */
+#include "core/relay/pool_site.h"
 #include "core/base/must.h"
-#include "core/relay/pool_inside.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HOLD_MS      2000          /* that a connection is used while others wait for it */
-#define HOLD_MAX_MS  1000          /* that tokens are good for */
-#define GOOD_TOLD    20            /* messages taken, by a slowed site, before Redis is told */
-#define PACE_KEPT_MS (3600 * 1000) /* since it was changed; Redis keeps it for as long */
+#define HOLD_MS 2000 /* that a connection is used while others wait for it */
 
 /* --- sites ----------------------------------------------------------------------------------- */
 
@@ -58,19 +45,14 @@ void pool_sites_init(struct relay_pool *p)
         list_init(&p->site_buckets[i]);
 }
 
-static bool is_limited(const struct relay_site *site)
-{
-    return site->most > 0 || site->rate.messages > 0;
-}
-
-static void site_free(struct relay_pool *p, struct relay_site *site)
+void pool_site_free(struct relay_pool *p, struct relay_site *site)
 {
     must(site->refs == 0 && list_is_empty(&site->slots) && list_is_empty(&site->waiting));
     list_remove(&site->node);
     list_remove(&site->hash);
     list_remove(&site->ask);
     list_remove(&site->timed);
-    p->site_count -= is_limited(site);
+    p->site_count -= pool_site_is_limited(site);
     p->slowed_count -= site->pace < PACE_FULL;
     list_remove(&site->slowed);
     free(site);
@@ -80,7 +62,7 @@ void pool_sites_done(struct relay_pool *p)
 {
     for (uint32_t i = 0; i < SITE_BUCKETS; i++)
         while (!list_is_empty(&p->site_buckets[i]))
-            site_free(p, list_entry(p->site_buckets[i].next, struct relay_site, hash));
+            pool_site_free(p, list_entry(p->site_buckets[i].next, struct relay_site, hash));
     free(p->site_buckets);
 }
 
@@ -104,10 +86,13 @@ static struct relay_site *site_find(struct relay_pool *p, struct slice name)
     return NULL;
 }
 
-static struct relay_site *site_new(struct relay_pool *p, const char *name)
+static struct relay_site *site_new(struct relay_pool *p, const char *name, const char *host)
 {
-    struct relay_site *site = mem_zalloc(sizeof *site);
-    snprintf(site->name, sizeof site->name, "%s", name);
+    size_t name_size = strlen(name) + 1, host_size = strlen(host) + 1;
+    struct relay_site *site = mem_zalloc(sizeof *site + name_size + host_size);
+    memcpy(site->name, name, name_size);
+    memcpy(site->name + name_size, host, host_size);
+    site->host = name_size;
     list_init(&site->ask);
     list_init(&site->timed);
     list_init(&site->slowed);
@@ -120,7 +105,7 @@ static struct relay_site *site_new(struct relay_pool *p, const char *name)
 }
 
 /* There may be something to ask about it. */
-static void site_touch(struct relay_pool *p, struct relay_site *site)
+void pool_site_touch(struct relay_pool *p, struct relay_site *site)
 {
     if (!site->is_asked && list_is_empty(&site->ask))
         list_push_back(&p->asks, &site->ask);
@@ -130,20 +115,20 @@ static void unref(struct relay_pool *p, struct relay_site *site)
 {
     must(site->refs > 0);
     site->refs--;
-    site_touch(p, site);
+    pool_site_touch(p, site);
 }
 
 /* Of several routes to one site the strictest counts. */
 static void limit(struct relay_pool *p, struct relay_site *site, const struct config_route *route)
 {
-    bool was_limited = is_limited(site);
+    bool was_limited = pool_site_is_limited(site);
     const struct config_rate *new = &route->rate, *old = &site->rate;
     if (route->connections > 0 && (site->most == 0 || route->connections < site->most))
         site->most = route->connections;
     if (new->messages > 0 && (old->messages == 0 || (uint64_t) new->messages * old->per_ms <
                                                         (uint64_t)old->messages *new->per_ms))
         site->rate = *new;
-    if (!was_limited && is_limited(site)) {
+    if (!was_limited && pool_site_is_limited(site)) {
         list_push_back(&p->sites, &site->node);
         p->site_count++;
     }
@@ -154,13 +139,17 @@ static bool has_limits(const struct config_route *route)
     return route->connections > 0 || route->rate.messages > 0;
 }
 
-static void name_site(const struct relay_dest *dest, char out[SITE_NAME_MAX])
+#define NAME_MAX_LEN 272 /* of a host, and a port */
+
+static void name_site(const struct relay_dest *dest, char out[NAME_MAX_LEN])
 {
     const struct relay_host *first = &dest->hosts[0];
     if (dest->route->relay == RELAY_SMARTHOST)
-        snprintf(out, SITE_NAME_MAX, "%s:%u", dest->route->host, dest->route->port);
+        snprintf(out, NAME_MAX_LEN, "%s:%u", dest->route->host, dest->route->port);
     else
-        snprintf(out, SITE_NAME_MAX, "%s", first->site[0] ? first->site : first->name);
+        snprintf(out, NAME_MAX_LEN, "%s", first->site[0] ? first->site : first->name);
+    for (char *c = out; *c; c++)
+        *c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
 }
 
 void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
@@ -168,11 +157,11 @@ void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
     struct relay_site *old = dest->site;
     dest->site = NULL;
     if (!none && (p->cfg->relay.adaptive || has_limits(dest->route))) {
-        char name[SITE_NAME_MAX];
+        char name[NAME_MAX_LEN];
         name_site(dest, name);
         dest->site = site_find(p, slice_str(name));
         if (!dest->site)
-            dest->site = site_new(p, name);
+            dest->site = site_new(p, name, dest->hosts[0].name);
         dest->site->refs++;
         limit(p, dest->site, dest->route);
     }
@@ -183,7 +172,7 @@ void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
 /* --- what is in use -------------------------------------------------------------------------- */
 
 /* Those that wait may find what they want, as many as there is something for. */
-static void wake(struct relay_pool *p, struct relay_site *site)
+void pool_site_wake(struct relay_pool *p, struct relay_site *site)
 {
     uint32_t count = site->plain_allowed + site->tokens;
     if (site->allowed > site->slot_count)
@@ -266,7 +255,7 @@ bool pool_site_may_be_plain(const struct relay_slot *slot)
 }
 
 /* 0: it can do without; 1: welcome; 2: it has nothing; 3: and that for urgent mail. */
-static int importance(const struct relay_dest *dest)
+int pool_site_importance(const struct relay_dest *dest)
 {
     if (dest->waiting_count == 0 && dest->misfit_count == 0)
         return 0;
@@ -286,315 +275,8 @@ void pool_site_wait(struct relay_pool *p, struct relay_dest *dest, enum relay_si
     dest->site_want = want;
     bool is_first = pool_urgent_waiting(dest) > 0;
     pool_place(p, dest, PLACE_SITE, is_first ? dest->site->waiting.next : &dest->site->waiting);
-    if (importance(dest) > dest->site->refused)
-        site_touch(p, dest->site);
-}
-
-uint32_t pool_dest_most(const struct relay_pool *p, const struct relay_dest *dest)
-{
-    uint32_t most = p->cfg->relay.per_destination_max;
-    if (!dest->site || dest->site->pace >= PACE_FULL)
-        return most;
-    most = (uint32_t)((uint64_t)most * dest->site->pace / PACE_FULL);
-    return most > 0 ? most : 1;
-}
-
-/* --- messages -------------------------------------------------------------------------------- */
-
-/* A twentieth of the period, at most a second. */
-static uint32_t token_hold_ms(const struct relay_site *site)
-{
-    uint32_t ms = site->rate.per_ms / 20;
-    return ms < HOLD_MAX_MS ? ms : HOLD_MAX_MS;
-}
-
-/* Tokens that a block may have. */
-static uint32_t burst_of(const struct relay_site *site)
-{
-    uint64_t burst = (uint64_t)site->rate.messages * token_hold_ms(site) / site->rate.per_ms;
-    return burst > 0 ? (uint32_t)burst : 1;
-}
-
-/* One is used up to two holds before or after its turn, and a burst may come first. */
-static uint32_t interval_us_of(const struct relay_site *site)
-{
-    uint64_t period_us = 1000 * ((uint64_t)site->rate.per_ms + 2 * token_hold_ms(site));
-    uint64_t us = period_us / (site->rate.messages - burst_of(site) + 1) + 1;
-    return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
-}
-
-static bool has_token(const struct relay_site *site, const struct now *now)
-{
-    return site->tokens > 0 && now->mono_ms >= site->tokens_from_ms &&
-           now->mono_ms < site->tokens_until_ms;
-}
-
-static void drop_tokens(struct relay_site *site)
-{
-    site->tokens = 0;
-    list_remove(&site->timed);
-}
-
-static bool has_connection(const struct relay_dest *dest)
-{
-    return !list_is_empty(&dest->offers) || !list_is_empty(&dest->overlaps);
-}
-
-bool pool_site_bars(struct relay_pool *p, struct relay_dest *dest, const struct now *now)
-{
-    struct relay_site *site = dest->site;
-    if (!site || site->rate.messages == 0 || dest->state == DEST_BACKOFF || has_token(site, now) ||
-        !has_connection(dest))
-        return false;
-    if (now->mono_ms >= site->tokens_until_ms)
-        drop_tokens(site);
-    pool_site_wait(p, dest, WANT_TOKEN);
-    if (site->tokens == 0)
-        site_touch(p, site);
-    return true;
-}
-
-void pool_site_count(struct relay_dest *dest)
-{
-    if (dest->site && dest->site->tokens > 0)
-        dest->site->tokens--;
-}
-
-static void take_tokens(struct relay_pool *p, struct relay_site *site,
-                        const struct relay_site_answer *answer, const struct now *now)
-{
-    if (answer->tokens == 0)
-        return;
-    site->tokens = answer->tokens;
-    site->tokens_from_ms = now->mono_ms + answer->wait_ms;
-    site->tokens_until_ms = site->tokens_from_ms + token_hold_ms(site);
-    list_remove(&site->timed);
-    if (answer->wait_ms > 0)
-        list_push_back(&p->timed, &site->timed);
-}
-
-void pool_sites_wake(struct relay_pool *p, const struct now *now)
-{
-    list_for_each_safe (node, &p->timed) {
-        struct relay_site *site = list_entry(node, struct relay_site, timed);
-        if (now->mono_ms < site->tokens_from_ms)
-            continue;
-        list_remove(node);
-        wake(p, site);
-    }
-}
-
-int64_t pool_sites_wake_ms(const struct relay_pool *p)
-{
-    int64_t soonest = INT64_MAX;
-    list_for_each (node, &p->timed) {
-        const struct relay_site *site = list_entry(node, struct relay_site, timed);
-        if (site->tokens_from_ms < soonest)
-            soonest = site->tokens_from_ms;
-    }
-    return soonest;
-}
-
-/* --- questions ------------------------------------------------------------------------------- */
-
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-static void count_want(const struct relay_dest *dest, struct relay_site_ask *ask)
-{
-    int matters = importance(dest);
-    if (dest->site_want == WANT_TOKEN)
-        ask->tokens += dest->site->tokens == 0 ? dest->waiting_count + dest->misfit_count : 0;
-    else if (dest->site_want == WANT_TURN)
-        ask->turned += matters > 0;
-    else if (dest->site_want == WANT_URGENT)
-        *(matters > 1 ? &ask->urgent : &ask->urgent_welcome) += matters > 0;
-    else
-        *(matters > 1 ? &ask->plain : &ask->plain_welcome) += matters > 0;
-    if (matters > dest->site->asked)
-        dest->site->asked = matters;
-}
-
-/* What a site can be asked for at most; more of those that wait are not counted. */
-static bool is_enough(const struct relay_site_ask *ask)
-{
-    return ask->urgent + ask->plain + ask->turned + ask->tokens >= ask->most + ask->burst;
-}
-
-static void fill_ask(struct relay_pool *p, struct relay_site *site, struct relay_site_ask *ask)
-{
-    uint32_t plain_used = least(site->plain_count + site->connecting_count, site->slot_count);
-    uint32_t plain_held = site->is_giving ? plain_used : site->slot_count;
-    *ask = (struct relay_site_ask){ .most = site->most,
-                                    .plain_most = pool_plain_share(p, site->most),
-                                    .kept = least(site->slot_count, site->allowed),
-                                    .plain_kept = least(plain_held, site->plain_allowed) };
-    if (site->rate.messages > 0) {
-        ask->burst = burst_of(site);
-        ask->interval_us = interval_us_of(site);
-    }
-    site->asked = 0;
-    list_for_each (node, &site->waiting) {
-        if (p->is_draining || is_enough(ask))
-            break;
-        count_want(list_entry(node, struct relay_dest, node), ask);
-    }
-    ask->tokens = least(ask->tokens, ask->burst);
-    ask->asks_for_less = site->is_cut;
-    ask->good = site->good;
-}
-
-static bool wants_any(const struct relay_site_ask *ask)
-{
-    return ask->urgent + ask->plain + ask->turned + ask->urgent_welcome + ask->plain_welcome > 0;
-}
-
-/* Redis knows better what is ours when something is wanted, or less is in use. */
-static bool is_news(const struct relay_site *site, const struct relay_site_ask *ask)
-{
-    return ask->tokens > 0 || ask->asks_for_less || ask->good >= GOOD_TOLD ||
-           (wants_any(ask) && site->asked > site->refused) || ask->kept < site->allowed ||
-           ask->plain_kept < site->plain_allowed ||
-           (site->is_queued && ask->urgent + ask->plain + ask->turned == 0) ||
-           (site->refs == 0 && site->is_known);
-}
-
-struct relay_site *relay_pool_site_next(struct relay_pool *p, struct relay_site_ask *ask)
-{
-    struct list *node;
-    while ((node = list_pop_front(&p->asks))) {
-        struct relay_site *site = list_entry(node, struct relay_site, ask);
-        fill_ask(p, site, ask);
-        if (is_news(site, ask)) {
-            site->is_asked = true;
-            site->is_known = is_limited(site);
-            site->cut_asked = ask->asks_for_less;
-            site->good_asked = ask->good;
-            site->is_giving = false;
-            site->asked_for =
-                ask->kept + ask->urgent + ask->plain + ask->urgent_welcome + ask->plain_welcome;
-            site->allowed = ask->kept;
-            site->plain_allowed = ask->plain_kept;
-            return site;
-        }
-        if (site->refs == 0 && site->pace == PACE_FULL)
-            site_free(p, site);
-    }
-    return NULL;
-}
-
-const char *relay_site_name(const struct relay_site *site)
-{
-    return site->name;
-}
-
-static void drain_some(struct relay_pool *p, struct relay_site *site, enum relay_slot_state state,
-                       uint32_t *count)
-{
-    list_for_each (node, &site->slots) {
-        struct relay_slot *slot = list_entry(node, struct relay_slot, site_node);
-        if (*count == 0 || slot->state != state)
-            continue;
-        pool_slot_drain(p, slot);
-        --*count;
-    }
-}
-
-/* Of its connections as many go as it gets less, idle ones first; one stays. */
-static void shrink(struct relay_pool *p, struct relay_site *site, uint32_t pace)
-{
-    uint32_t kept = (uint32_t)((uint64_t)site->slot_count * pace / site->pace);
-    uint32_t excess = site->slot_count - kept;
-    if (kept == 0)
-        excess = site->slot_count > 0 ? site->slot_count - 1 : 0;
-    drain_some(p, site, SLOT_READY, &excess);
-    drain_some(p, site, SLOT_BUSY, &excess);
-}
-
-static void set_pace(struct relay_pool *p, struct relay_site *site, uint32_t pace,
-                     const struct now *now)
-{
-    if (pace < site->pace)
-        shrink(p, site, pace);
-    p->slowed_count += (pace < PACE_FULL) - (site->pace < PACE_FULL);
-    site->pace = pace;
-    site->pace_until_ms = now->mono_ms + PACE_KEPT_MS;
-    list_remove(&site->slowed);
-    if (pace < PACE_FULL)
-        list_push_back(&p->slowed, &site->slowed);
-}
-
-/* Those that nobody has mail for, and that were slowed long ago. */
-static void forget_pace(struct relay_pool *p, const struct now *now)
-{
-    list_for_each_safe (node, &p->slowed) {
-        struct relay_site *site = list_entry(node, struct relay_site, slowed);
-        if (now->mono_ms < site->pace_until_ms || site->is_asked)
-            return;
-        set_pace(p, site, PACE_FULL, now);
-        site_touch(p, site);
-    }
-}
-
-void relay_pool_slow_down(struct relay_pool *p, const struct relay_slot *slot)
-{
-    struct relay_site *site = slot->dest->site;
-    if (!p->cfg->relay.adaptive || !site)
-        return;
-    site->is_cut = true;
-    site_touch(p, site);
-}
-
-void relay_pool_went_well(struct relay_pool *p, const struct relay_slot *slot)
-{
-    struct relay_site *site = slot->dest->site;
-    if (site && site->pace < PACE_FULL && ++site->good >= GOOD_TOLD)
-        site_touch(p, site);
-}
-
-uint32_t relay_pool_slowed(const struct relay_pool *p)
-{
-    return p->slowed_count;
-}
-
-uint32_t relay_site_pace(const struct relay_site *site)
-{
-    return site->pace;
-}
-
-void relay_pool_site_answered(struct relay_pool *p, struct relay_site *site,
-                              const struct relay_site_answer *answer, const struct now *now)
-{
-    must(site->is_asked);
-    bool is_short = answer->is_queued || answer->connections < site->asked_for;
-    site->is_asked = false;
-    site->is_queued = answer->is_queued;
-    site->refused = is_short ? site->asked : 0;
-    site->allowed = answer->connections;
-    site->plain_allowed = answer->plain;
-    site->is_known = is_limited(site) && (site->refs > 0 || answer->connections > 0);
-    site->is_cut &= !site->cut_asked;
-    site->good -= site->good_asked;
-    set_pace(p, site, answer->pace, now);
-    take_tokens(p, site, answer, now);
-    if (site->refs == 0 || site->slot_count < site->allowed)
-        site_touch(p, site);
-    wake(p, site);
-}
-
-void relay_pool_site_unanswered(struct relay_pool *p, struct relay_site *site)
-{
-    must(site->is_asked);
-    site->is_asked = false;
-    site->refused = 0;
-    site_touch(p, site);
-}
-
-bool relay_pool_asks(const struct relay_pool *p)
-{
-    return !list_is_empty(&p->asks);
+    if (pool_site_importance(dest) > dest->site->refused)
+        pool_site_touch(p, dest->site);
 }
 
 /* --- giving ---------------------------------------------------------------------------------- */
@@ -606,7 +288,7 @@ void relay_pool_site_news(struct relay_pool *p, struct slice news)
         return;
     if (news.ptr[0] == 'f') {
         site->refused = 0;
-        site_touch(p, site);
+        pool_site_touch(p, site);
     } else if (site->wanted != 'u') {
         site->wanted = news.ptr[0];
     }
@@ -637,7 +319,7 @@ static bool give_turn(struct relay_pool *p, struct relay_site *site)
     if (site->wanted != 'p' || site->plain_count + site->connecting_count >= site->plain_allowed)
         return false;
     site->is_giving = true;
-    site_touch(p, site);
+    pool_site_touch(p, site);
     return true;
 }
 
@@ -664,7 +346,7 @@ static bool give_one(struct relay_pool *p, struct relay_site *site, const struct
 /* Who waits says so again, every second. */
 void relay_pool_sites_tick(struct relay_pool *p, bool again, const struct now *now)
 {
-    forget_pace(p, now);
+    pool_sites_forget_pace(p, now);
     list_for_each (node, &p->sites) {
         struct relay_site *site = list_entry(node, struct relay_site, node);
         if (site->wanted && (give_turn(p, site) || give_one(p, site, now) || site->slot_count == 0))
@@ -672,7 +354,7 @@ void relay_pool_sites_tick(struct relay_pool *p, bool again, const struct now *n
         if (!again || list_is_empty(&site->waiting))
             continue;
         site->refused = 0;
-        site_touch(p, site);
+        pool_site_touch(p, site);
     }
 }
 
@@ -683,8 +365,8 @@ void relay_pool_sites_void(struct relay_pool *p)
     list_for_each (node, &p->sites) {
         struct relay_site *site = list_entry(node, struct relay_site, node);
         site->allowed = site->plain_allowed = 0;
-        drop_tokens(site);
-        site_touch(p, site);
+        pool_site_drop_tokens(site);
+        pool_site_touch(p, site);
     }
 }
 

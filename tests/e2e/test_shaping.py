@@ -199,7 +199,7 @@ def test_a_hundred_thousand_for_two_connections_of_two_gateways(pair, site):
         waits.append(arrival(site, rcpt) - since)
         time.sleep(0.05 * (i % 4))
     waits.sort()
-    print(f"urgent waited {waits[50]:.2f} s at p50, {waits[98]:.2f} at p99, {waits[-1]:.2f} at most; "
-          f"{len(site.messages)} of 100,100 delivered, {site.peak} connections at most")
+    print(f"waited {waits[50]:.2f} s at p50, {waits[98]:.2f} at p99, {waits[-1]:.2f} at most,"
+          f" {len(site.messages)} of 100,100 delivered, {site.peak} connections at most")
     assert site.peak <= 2
     assert waits[98] < 0.3 + 1

@@ -36,6 +36,8 @@ static const struct dns_row zone[] = {
     { "useless.example", DNS_A, DNS_OK, 300, "192.0.2.9" },
     { "half.example", DNS_MX, DNS_OK, 300, "10 broken-host.example" },
     { "half.example", DNS_MX, DNS_OK, 300, "20 mx2.order.example" },
+    { "twin.example", DNS_MX, DNS_OK, 300, "5 mx2.order.example" },
+    { "twin.example", DNS_MX, DNS_OK, 300, "7 BROKEN-host.example" },
     { "unsure.example", DNS_MX, DNS_OK, 300, "10 broken-host.example" },
     { "broken-host.example", DNS_A, DNS_SERVFAIL, 0, NULL },
     { "broken-host.example", DNS_AAAA, DNS_SERVFAIL, 0, NULL },
@@ -74,6 +76,7 @@ struct heard {
     uint32_t ttl_ms;
     size_t count;
     char hosts[RESOLVER_MX_MAX * RESOLVER_ADDRESS_MAX][320]; /* "address port name" */
+    char site[SITE_DIGEST_MAX];                              /* of the last host */
 };
 
 static void describe(const struct relay_host *h, char *out, size_t len)
@@ -96,6 +99,8 @@ static void hear(void *ctx, const struct relay_host *hosts, size_t count, uint32
     h->count = count;
     for (size_t i = 0; i < count; i++)
         describe(&hosts[i], h->hosts[i], sizeof h->hosts[i]);
+    if (count > 0)
+        memcpy(h->site, hosts[count - 1].site, sizeof h->site);
     assert_int_equal(count == 0, failure != NULL);
     if (!failure)
         return;
@@ -257,6 +262,22 @@ static void useless_mx_is_no_reason_to_try_the_domain(void **state)
 }
 
 /* P-210, RFC 7505 */
+/* The same hosts are the same site, in whatever order, with an address or without. */
+static void a_site_is_the_names_of_all_hosts(void **state)
+{
+    struct fixture *f = *state;
+    static struct heard half, twin, order, alone;
+    ask_mx(f, "half.example", &half);
+    ask_mx(f, "twin.example", &twin);
+    ask_mx(f, "order.example", &order);
+    ask_mx(f, "dot.example", &alone);
+    assert_int_equal(strlen(half.site), 16);
+    assert_string_equal(twin.site, half.site);
+    assert_string_not_equal(order.site, half.site);
+    assert_int_equal(strlen(alone.site), 16);
+    assert_string_not_equal(alone.site, order.site);
+}
+
 static void null_mx_is_permanent(void **state)
 {
     struct fixture *f = *state;
@@ -592,6 +613,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_DNS(mx_hosts_come_by_preference),
+        WITH_DNS(a_site_is_the_names_of_all_hosts),
         WITH_DNS(equal_preferences_are_shuffled),
         WITH_DNS(odd_mx_records_are_left_out),
         WITH_DNS(no_mx_means_the_domain_itself),
