@@ -8,9 +8,10 @@ import time
 import pytest
 
 from lib import postfix_tools
+from lib.dns import Dns
 from lib.kilat import message, send, smarthost
 from lib.mx import Mx, Reply, Rule, Stall
-from lib.net import wait_until
+from lib.net import free_port, wait_until
 from lib.redis_server import Redis
 
 TRUSTED = {"bind": ["127.0.0.1:0"], "tls": "off", "auth": "off", "networks": ["127.0.0.0/8"]}
@@ -105,6 +106,27 @@ def test_two_connections_from_two_gateways(pair, site):
         assert metrics["recipients_delivered_total"] > total // 10
         assert metrics["sites_asked_total"] < metrics["recipients_delivered_total"]
     assert site.violations == []
+
+
+def test_domains_hosted_together_share_a_limit(gateways, redis):
+    """And turns: none of them waits for another to have no mail left."""
+    names = [f"d{i}.test" for i in range(6)]
+    table = {(name, "MX"): [(10, "A.rcpt.test" if i % 2 else "a.rcpt.test"), (20, "b.rcpt.test")]
+             for i, name in enumerate(names)}
+    table |= {("a.rcpt.test", "A"): ["127.0.0.2"], ("b.rcpt.test", "A"): ["127.0.0.3"]}
+    with CountingMx(host="127.0.0.2", port=free_port()) as site, Dns(table) as dns:
+        pair = [gateways(name, listener=LANES, redis={"mode": "external", "url": redis.url},
+                         route={"*": {"relay": "mx", "connections": 2}},
+                         dns={"servers": [dns.address]},
+                         relay={"mx_port": site.port, "allow_private": True})
+                for name in ("one", "two")]
+        site.on("dot", Reply("250 2.0.0 Ok", delay=0.01))
+        for i, name in enumerate(names):
+            fill(pair[i % 2], 50, f"to@{name}")
+        site.wait(300, timeout=90)
+        assert site.peak <= 2
+        for kilat in pair:
+            kilat.stop()
 
 
 def test_what_a_killed_gateway_held_comes_back(pair, site, redis):
