@@ -6,9 +6,11 @@
  *     kilat check -c FILE            would it start here, and with which kernel features
  *     kilat queue -c FILE COMMAND    look at the queue and act on it
  *     kilat suppress -c FILE COMMAND keep a tenant's suppression list
+ *     kilat events -c FILE           print what happens to mail
  */
 #include "core/base/must.h"
 #include "io/cli.h"
+#include "io/cli_events.h"
 #include "io/cli_suppress.h"
 #include "io/cli_user.h"
 #include "io/config_file.h"
@@ -42,6 +44,7 @@ static const struct {
     { "user", cli_user, -1, "add, passwd, disable, enable, remove, show, list" },
     { "suppress", cli_suppress, -1,
       "add, remove, list, import: addresses a tenant may not send to" },
+    { "events", cli_events, -1, "print what happens to mail, one JSON object a line" },
 };
 
 static int usage(FILE *to, int code)

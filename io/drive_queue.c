@@ -69,6 +69,7 @@ struct queue_driver *queue_new(struct worker *w)
     struct commit_config commit = { .shards = w->shards,
                                     .lease_ms = w->cfg->queue.lease_ms,
                                     .key_ttl_ms = w->cfg->queue.idempotency_ttl_ms,
+                                    .events_max = w->cfg->events.size_max / w->shards,
                                     .metrics = &w->metrics };
     struct claim_config claim = { .shards = w->shards,
                                   .lease_ms = w->cfg->queue.lease_ms,

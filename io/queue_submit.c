@@ -7,6 +7,7 @@
  * that another stands for, because it was sent again under its idempotency key, is dropped.
  */
 #include "core/base/must.h"
+#include "core/relay/event.h"
 #include "io/drive_queue_private.h"
 #include "io/drive_relay.h"
 #include <stdlib.h>
@@ -166,6 +167,20 @@ static int64_t expires_ms(const struct queue_driver *q, const struct message *m)
     return until_ms;
 }
 
+/* It is told when it is durable, in the same transaction. */
+static void set_event(struct queue_driver *q, struct commit_entry *entry)
+{
+    struct buf text;
+    if (q->w->cfg->events.size_max == 0)
+        return;
+    buf_init(&text, EVENT_MAX);
+    if (event_accepted(entry->message, &text) == STATUS_OK) {
+        entry->event = arena_copy(&entry->message->arena, buf_slice(&text));
+        metrics_add(&q->w->metrics, METRIC_EVENTS_TOTAL, 1);
+    }
+    buf_done(&text);
+}
+
 static struct queued *queued_new(struct queue_driver *q, struct message *m, uint16_t shard)
 {
     struct queued *s = mem_zalloc(sizeof *s);
@@ -181,6 +196,7 @@ static struct queued *queued_new(struct queue_driver *q, struct message *m, uint
     };
     list_init(&s->entry.with);
     set_targets(q, &s->entry);
+    set_event(q, &s->entry);
     return s;
 }
 

@@ -10,6 +10,7 @@
 #include "io/settle.h"
 #include "core/base/must.h"
 #include "core/relay/bounce.h"
+#include "core/relay/event.h"
 #include "io/drive_queue.h"
 #include "io/drive_relay.h"
 #include "io/rules_store.h"
@@ -220,6 +221,31 @@ static void log_hard_bounce(struct settle *s, const struct delivery *d, struct s
     log_end(&s->w->log);
 }
 
+/* Said before the finish that ends the delivery, and durable before it. */
+static void tell_event(struct settle *s, const struct delivery *d, uint32_t i, enum retry_fate fate,
+                       const struct reply_verdict *reply, const char *host)
+{
+    if (s->w->cfg->events.size_max == 0)
+        return;
+    struct event_outcome event = { .event = fate_names[fate],
+                                   .message = d->message,
+                                   .rcpt = &d->message->rcpts[d->rcpts[i]],
+                                   .dest = d->dest,
+                                   .host = host,
+                                   .outcome = &d->outcomes[i],
+                                   .category = reply->category,
+                                   .attempt = d->attempts + 1,
+                                   .wall_ms = s->w->now.wall_ms };
+    struct commit_finish *f = commit_finish_new(FINISH_EVENT, d->shard, d->id);
+    f->done = on_told;
+    if (event_outcome(&event, &f->item) != STATUS_OK) {
+        commit_finish_free(f);
+        return;
+    }
+    metrics_add(&s->w->metrics, METRIC_EVENTS_TOTAL, 1);
+    queue_finish(s->w->queue, f);
+}
+
 /* How many hard bounces put an address on the list of the message's tenant; 0: none do. */
 static uint32_t bounces_to_suppress(const struct settle *s, const struct message *m)
 {
@@ -279,6 +305,7 @@ static void judge_rcpt(struct settle *s, struct delivery *d, uint32_t i, const c
     count_outcome(s, fate, &reply);
     sort_in(s, d, i, fate, &reply, v);
     note_actions(i, fate, &reply, v);
+    tell_event(s, d, i, fate, &reply, host);
     if (fate == RETRY_FAILED && classify_is_hard(o, &reply))
         tell_hard_bounce(s, d, i, &reply);
 }

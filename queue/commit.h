@@ -78,6 +78,7 @@ struct commit_entry {
      * reports); their shard is the entry's. Such an entry has no deadline and is tried until it is
      * durable. */
     struct list with;
+    struct slice event; /* borrowed: JSON that tells of the message when it is durable; or none */
     /* commit's own from here on; zero before commit_add */
     struct list by_deadline;
     struct commit_slot *slot; /* in the batch in flight that carries it; NULL: it waits */
@@ -86,6 +87,8 @@ struct commit_entry {
 };
 
 enum commit_finish_kind {
+    FINISH_EVENT,    /* ends nothing: an event of what the next finishes end. Those of a shard go
+                        before its other finishes, so that none ends untold; `item` is the JSON */
     FINISH_DONE,     /* delivered: forget it */
     FINISH_BOUNCED,  /* it, or a part of it, failed for good: likewise */
     FINISH_EXPIRED,  /* it, or a part of it, was given up after its time: likewise */
@@ -127,6 +130,7 @@ struct commit_config {
     bool is_clustered;
     uint32_t lease_ms;
     uint64_t key_ttl_ms; /* how long an idempotency key is kept */
+    uint64_t events_max; /* octets of events in a shard; 0: none are told */
     char worker[QUEUE_WORKER_LEN + 1];
     struct metrics *metrics;
 };

@@ -11,6 +11,8 @@
  *
  * Bodies are pointed at, never copied, and never pass through Lua; all else is copied.
  *
+ * Events are told last. One that could not be told is lost, and nothing else is.
+ *
  * To add a kind of finish: a row in functions[], how many arguments it has, its function in
  * kilat.lua.
  */
@@ -19,13 +21,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Each finish is its id and these. */
-enum call_args { ARGS_NONE, ARGS_ITEM, ARGS_DELAY_ITEM };
+/* Each finish is its id and these; events have their budget before all. */
+enum call_args { ARGS_NONE, ARGS_ITEM, ARGS_DELAY_ITEM, ARGS_EVENT };
 
 static const struct {
     struct slice name;
     enum call_args args;
 } functions[FINISH_KINDS] = {
+    [FINISH_EVENT] = { { "kilat_tell", 10 }, ARGS_EVENT },
     [FINISH_DONE] = { { "kilat_done", 10 }, ARGS_NONE },
     [FINISH_BOUNCED] = { { "kilat_bounced", 13 }, ARGS_NONE },
     [FINISH_EXPIRED] = { { "kilat_expired", 13 }, ARGS_NONE },
@@ -240,10 +243,11 @@ void batch_encode_call(const struct commit_call *call, const struct commit_confi
                        struct gather *out)
 {
     enum call_args args = functions[call->kind].args;
+    size_t of_each = args == ARGS_NONE ? 1 : args == ARGS_DELAY_ITEM ? 3 : 2;
     begin_fcall(out, functions[call->kind].name, call->shard, cfg,
-                call->count * (args == ARGS_NONE   ? 1
-                               : args == ARGS_ITEM ? 2
-                                                   : 3));
+                call->count * of_each + (args == ARGS_EVENT));
+    if (args == ARGS_EVENT)
+        redis_arg_num(out, (int64_t)cfg->events_max);
     list_for_each (node, &call->finishes) {
         const struct commit_finish *f = list_entry(node, struct commit_finish, node);
         redis_arg(out, slice_str(f->id));
@@ -252,6 +256,29 @@ void batch_encode_call(const struct commit_call *call, const struct commit_confi
         if (args != ARGS_NONE)
             redis_arg(out, buf_slice(&f->item));
     }
+}
+
+/* Behind the records: it tells of those that are there. */
+static void put_accepted(const struct commit_batch *b, const struct commit_run *run,
+                         const struct commit_config *cfg, struct gather *out)
+{
+    begin_fcall(out, SLICE("kilat_accepted"), run->shard, cfg, 1 + 2 * (size_t)run->told);
+    redis_arg_num(out, (int64_t)cfg->events_max);
+    for (uint32_t i = 0; i < run->slot_count; i++) {
+        const struct commit_slot *slot = &b->slots[run->first_slot + i];
+        if (slot->entry->event.len == 0)
+            continue;
+        redis_arg(out, slice_str(slot->message->id));
+        redis_arg(out, slot->entry->event);
+    }
+}
+
+static uint32_t told_count(const struct commit_batch *b)
+{
+    uint32_t count = 0;
+    for (uint16_t i = 0; i < b->run_count; i++)
+        count += b->runs[i].told > 0;
+    return count;
 }
 
 uint32_t batch_encode_transaction(const struct commit_batch *b, const struct commit_config *cfg,
@@ -265,8 +292,11 @@ uint32_t batch_encode_transaction(const struct commit_batch *b, const struct com
         put_record(&b->slots[i], span_text(scratch, spans[b->slots[i].first_span]), out);
     list_for_each (node, &b->calls)
         batch_encode_call(list_entry(node, struct commit_call, node), cfg, out);
+    for (uint16_t i = 0; i < b->run_count; i++)
+        if (b->runs[i].told > 0)
+            put_accepted(b, &b->runs[i], cfg, out);
     gather_copy(out, SLICE("*1\r\n$4\r\nEXEC\r\n"));
-    return 1 + b->run_count + b->slot_count + b->call_count + 1;
+    return 1 + b->run_count + b->slot_count + b->call_count + told_count(b) + 1;
 }
 
 /* --- what Redis said ------------------------------------------------------------------------- */
@@ -377,7 +407,7 @@ enum batch_result batch_read(struct commit_batch *b, const redisReply *reply)
     if (reply->type == REDIS_REPLY_ERROR || reply->type == REDIS_REPLY_NIL)
         return read_refusal(b, reply);
     if (reply->type != REDIS_REPLY_ARRAY ||
-        reply->elements != b->run_count + (size_t)b->slot_count + b->call_count)
+        reply->elements != b->run_count + (size_t)b->slot_count + b->call_count + told_count(b))
         return BATCH_UNKNOWN;
     for (uint32_t i = 0; i < b->slot_count; i++) {
         const redisReply *enqueued = reply->element[b->slots[i].run];

@@ -39,6 +39,7 @@ struct commit_slot {
 struct commit_run {
     uint16_t shard;
     uint32_t first_slot, slot_count, deliveries;
+    uint32_t told; /* of its messages, those with an event: one FCALL kilat_accepted */
 };
 
 /* One FCALL that finishes work. */

@@ -66,6 +66,7 @@ static void put_in_slot(struct committer *c, struct commit_batch *b, struct comm
     c->span_count += 1 + entry->target_count;
     run->slot_count++;
     run->deliveries += entry->target_count;
+    run->told += entry->event.len > 0;
     entry->slot = slot;
     entry->shard = run->shard;
 }

@@ -207,6 +207,11 @@ struct slice queue_key_counters(char out[QUEUE_KEY_MAX], uint16_t shard)
     return key_of(out, snprintf(out, QUEUE_KEY_MAX, "{q%u}n", shard));
 }
 
+struct slice queue_key_events(char out[QUEUE_KEY_MAX], uint16_t shard)
+{
+    return key_of(out, snprintf(out, QUEUE_KEY_MAX, "{q%u}e", shard));
+}
+
 struct slice queue_key_record(char out[QUEUE_KEY_MAX], uint16_t shard, const char *queue_id)
 {
     return key_of(out, snprintf(out, QUEUE_KEY_MAX, "{q%u}b:%s", shard, queue_id));

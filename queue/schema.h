@@ -20,6 +20,7 @@
  *     c            hash: id -> deliveries left, only when a message has several
  *     x, xr        zset: delivery id -> died ms; hash: delivery id -> "reason\titem"
  *     n            hash: counters
+ *     e            stream: events, field j, while a gateway tells them (lua/events.lua)
  *     tw           hash: tenant -> weight, where it is not 10
  *     p:<worker>   string: number and delivery ids of the worker's last claim
  *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
@@ -75,6 +76,7 @@ struct slice queue_key_record(char out[QUEUE_KEY_MAX], uint16_t shard, const cha
 struct slice queue_key_chunk(char out[QUEUE_KEY_MAX], uint16_t shard, const char *queue_id,
                              uint32_t n);
 
+struct slice queue_key_events(char out[QUEUE_KEY_MAX], uint16_t shard);
 struct slice queue_key_suppression(char out[QUEUE_KEY_MAX], uint16_t shard, struct slice tenant);
 
 /* An idempotency key, or a body's digest, as it stands in Redis: its first half in hex. */

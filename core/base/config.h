@@ -275,6 +275,9 @@ struct config {
         uint32_t negative_ms;
     } dns;
     struct {
+        uint64_t size_max; /* octets in Redis; 0: no events */
+    } events;
+    struct {
         bool json;
         int level;  /* enum log_level */
         char *file; /* NULL: standard output */

@@ -46,6 +46,7 @@
     X(RELAY, "relay", "", "Outbound connections.")                                                 \
     X(RETRY, "retry", "", "When mail that could not be delivered is tried again.")                 \
     X(DNS, "dns", "", "How names are looked up.")                                                  \
+    X(EVENTS, "events", "", "What happens to mail, for programs: see docs/events.md.")             \
     X(LOG, "log", "", "One line per accepted message and per delivery attempt.")
 
 #define SETTINGS_TABLE(X)                                                                          \
@@ -382,6 +383,9 @@
       "Longest time an answer is kept, whatever its TTL says.")                                    \
     X(DNS, "negative", DURATION, TOP(dns.negative_ms), "0..1h", "1min", "",                        \
       "How long a failed lookup is kept.")                                                         \
+    X(EVENTS, "size_max", SIZE, TOP(events.size_max), "0..1024g", "0", "octets",                   \
+      "Memory that events may take in Redis, of all nodes together; the oldest go when it is "     \
+      "used up. 0: none are told.")                                                                \
     X(LOG, "format", WORD, TOP(log.json), "plain | json", "plain", "", "Form of a line.")          \
     X(LOG, "level", WORD, TOP(log.level), "debug | info | warn | error", "info", "",               \
       "The least important lines that are written.")                                               \

@@ -292,6 +292,7 @@ local function cancel(keys, args)
     local record = string.sub(id, 1, ID_LEN)
     if not kept[record] and (items[i] or unready(tag, id, item) or unschedule(tag, id, item)) then
       forget(tag, id, item, gone)
+      tell_end(tag, 'withdrawn', id)
     else
       missing[#missing + 1] = id
       if items[i] then

@@ -231,6 +231,7 @@ local function drop(keys, args)
         unready(tag, id, item)
       end
       forget(tag, id, item, gone)
+      tell_end(tag, 'deleted', id)
       dropped = dropped + 1
     end
   end

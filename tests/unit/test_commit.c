@@ -154,6 +154,69 @@ static void finishes_wait_five_ms_or_sixty_four(void **state)
     scene_done(&s);
 }
 
+/* Whoever is told first may hear twice; nothing ends untold. */
+static void events_go_before_what_they_tell_of(void **state)
+{
+    struct scene s;
+    struct work w[300] = { 0 };
+    scene_init(&s, 2);
+    commit_finish(s.c, finish_new(&w[0], FINISH_DONE, 1, 0), &s.now);
+    for (uint32_t i = 1; i < 300; i += 2) {
+        commit_finish(s.c, finish_new(&w[i], FINISH_EVENT, 1, i), &s.now);
+        if (i + 1 < 300)
+            commit_finish(s.c, finish_new(&w[i + 1], FINISH_DONE, 1, i), &s.now);
+    }
+    struct mail *m = add(&s, 1);
+    assert_int_equal(turn(&s, 1), 1);
+    assert_int_equal(fake_transaction(&s.redis), 4);
+    const struct fake_command *told = unanswered(&s, 3), *done = unanswered(&s, 4);
+    assert_true(fake_is(told, "FCALL", "kilat_tell", "1", "{q1}n", WORKER, "0",
+                        "f0000000000000000001", "text", NULL));
+    assert_int_equal(told->argc, 6 + 2 * 150);
+    assert_true(fake_is(done, "FCALL", "kilat_done", "1", "{q1}n", WORKER, NULL));
+    assert_int_equal(done->argc, 5 + 256 - 150);
+    const char *const replies[] = { NULL, NULL, "*0\r\n", "*0\r\n" };
+    fake_exec(&s.redis, replies);
+    expect_verdict(m, SMTP_QUEUED);
+    s.now.mono_ms += COMMIT_FINISH_DELAY_MS;
+    assert_int_equal(turn(&s, 1), 1);
+    assert_int_equal(unanswered(&s, 0)->argc, 5 + 149 + 1 - (256 - 150));
+    fake_answer(&s.redis, "*0\r\n");
+    for (uint32_t i = 0; i < 300; i++)
+        assert_int_equal(w[i].calls, 1);
+    free(m);
+    scene_done(&s);
+}
+
+static void a_message_is_told_of_in_its_transaction(void **state)
+{
+    struct scene s;
+    scene_init(&s, 16);
+    struct mail *m = mail_new(7, 10, 40000);
+    m->entry.event = SLICE("{}");
+    commit_add(s.c, &m->entry, &s.now);
+    struct mail *quiet = add(&s, 1);
+    assert_int_equal(turn(&s, 1), 1);
+    assert_int_equal(fake_transaction(&s.redis), 4);
+    assert_true(fake_is(unanswered(&s, 4), "FCALL", "kilat_accepted", "1", "{q0}n", WORKER, "0",
+                        "m0000000000000000007", "{}", NULL));
+    const char *const replies[] = { NULL, NULL, NULL, ":1\r\n" };
+    fake_exec(&s.redis, replies);
+    expect_verdict(m, SMTP_QUEUED);
+    expect_verdict(quiet, SMTP_QUEUED);
+    free(quiet);
+    free(m);
+    m = mail_new(8, 10, 40000); /* what cannot be told harms nothing */
+    m->entry.event = SLICE("{}");
+    commit_add(s.c, &m->entry, &s.now);
+    assert_int_equal(turn(&s, 1), 1);
+    const char *const error[] = { NULL, NULL, "-ERR no such function\r\n" };
+    fake_exec(&s.redis, error);
+    expect_verdict(m, SMTP_QUEUED);
+    free(m);
+    scene_done(&s);
+}
+
 static void finishes_ride_with_the_next_messages(void **state)
 {
     struct scene s;
@@ -824,6 +887,8 @@ int main(void)
         cmocka_unit_test(deadlines_come_in_any_order),
         cmocka_unit_test(a_full_redis_is_452_and_still_drains),
         cmocka_unit_test(refused_is_tried_again_until_the_deadline),
+        cmocka_unit_test(events_go_before_what_they_tell_of),
+        cmocka_unit_test(a_message_is_told_of_in_its_transaction),
         cmocka_unit_test(a_missing_library_is_waited_for),
         cmocka_unit_test(errors_inside_are_noticed),
         cmocka_unit_test(full_after_unknown_is_withdrawn),

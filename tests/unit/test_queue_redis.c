@@ -167,6 +167,39 @@ static void retry_comes_back_when_due(void **state)
     expect_empty();
 }
 
+static void events_are_told_of_what_is_there(void **state)
+{
+    enqueue(W1, LONG, A, ITEM, "L", "0");
+    expect(FN("accepted", W1, "1000", A, "{\"a\":1}", B, "{\"b\":1}"), "1");
+    expect(FN("tell", W1, "1000", A, "{\"c\":1}"), "[ ]");
+    expect(SAY("XLEN", TAG "e"), "2");
+    expect(SAY("HGET", TAG "n", "event_octets"), "142");
+    expect(SAY("HGET", TAG "n", "events"), "2");
+    expect(FN("drop", A), "[ 0 1 ]"); /* it is being delivered */
+    expect(SAY("XLEN", TAG "e"), "2");
+    expect(FN("release", W1, A), "[ ]");
+    expect(FN("drop", A), "[ 1 0 ]");
+    expect(SAY("XLEN", TAG "e"), "3");
+    expect(SAY("DEL", TAG "e"), "1");
+    enqueue(W1, LONG, B, ITEM, "R", "0");
+    expect(FN("drop", B), "[ 1 0 ]");
+    expect(SAY("EXISTS", TAG "e"), "0"); /* nobody wants them */
+}
+
+static void events_keep_to_their_budget(void **state)
+{
+    for (int i = 0; i < 100; i++)
+        expect(FN("tell", W1, "5000", A, "0123456789012345678901234567890123456"), "[ ]"); /* 101 */
+    const char *len = SAY("XLEN", TAG "e");
+    assert_in_range(strtol(len, NULL, 10), 40, 49);
+    assert_in_range(strtol(SAY("HGET", TAG "n", "event_octets"), NULL, 10), 4000, 5000);
+    assert_int_equal(strtol(SAY("HGET", TAG "n", "events_trimmed"), NULL, 10) +
+                         strtol(SAY("XLEN", TAG "e"), NULL, 10),
+                     100);
+    expect(FN("tell", W1, "10", A, "{}"), "[ ]"); /* smaller than one: nothing stays */
+    expect(SAY("XLEN", TAG "e"), "0");
+}
+
 static void release_goes_to_the_front_in_order(void **state)
 {
     enqueue(W1, LONG, A, ITEM, "L", "0");
@@ -603,6 +636,8 @@ int main(void)
         row(tenants_are_held_and_withdrawn_too),
         row(a_list_without_a_turn_gets_one),
         row(retry_comes_back_when_due),
+        row(events_are_told_of_what_is_there),
+        row(events_keep_to_their_budget),
         row(release_goes_to_the_front_in_order),
         row(the_last_delivery_takes_the_record),
         row(chunks_become_permanent_and_go_with_the_record),
