@@ -242,7 +242,7 @@ static void take(struct relay_driver *r, const struct delivery *d)
 void relay_give_back(struct relay_driver *r, struct delivery *d)
 {
     take(r, d);
-    settle_release(&r->settle, d);
+    settle_pass(&r->settle, d);
 }
 
 void relay_add(struct relay_driver *r, struct delivery *d)

@@ -70,10 +70,17 @@ static void count_accepted(struct queue_driver *q, const struct message *m)
     metrics_add(&q->w->metrics, METRIC_ACCEPTED_RCPTS_TOTAL, m->rcpt_count);
 }
 
-/* What was born leased is delivered from memory by this worker, or handed back: when a lease was
- * lost meanwhile, and nobody knows whether before or after; and what its destination has no room
- * for. (Born ready it would be anybody's before we know that it was born: a batch that must be sent
- * again could make it a second time.) */
+static bool has_room(const struct queue_driver *q, const struct delivery *d)
+{
+    enum mail_lane lane = message_lane(d->message);
+    return !q->w->is_draining && relay_room(q->w->relay, lane) > 0 &&
+           !relay_is_crowded(q->w->relay, d->dest, lane);
+}
+
+/* What was born leased is delivered from memory by this worker, or handed on: when a lease was
+ * lost meanwhile, and nobody knows whether before or after; and when there is no room for it, or
+ * its destination has none. (Born ready it would be anybody's before we know that it was born: a
+ * batch that must be sent again could make it a second time.) */
 static void deliver_leased(struct queue_driver *q, const struct commit_entry *entry, bool is_ours)
 {
     for (uint32_t k = 0; k < entry->target_count; k++) {
@@ -87,10 +94,12 @@ static void deliver_leased(struct queue_driver *q, const struct commit_entry *en
         struct delivery *d = delivery_new(entry->message, id, slice_str(t->dest), entry->shard,
                                           t->rcpts, t->rcpt_count);
         d->expires_ms = entry->expires_ms;
-        if (is_ours && !relay_is_crowded(q->w->relay, d->dest, message_lane(entry->message)))
+        if (is_ours && has_room(q, d)) {
             relay_add(q->w->relay, d);
-        else
+        } else {
             relay_give_back(q->w->relay, d);
+            claim_hint(q->claimer);
+        }
     }
 }
 
@@ -125,15 +134,15 @@ static void on_verdict(struct commit_entry *entry, enum smtp_verdict verdict)
 }
 
 /* What its sender holds back waits for its time (RFC 4865), whatever its route says then. Held
- * routes are kept; when this worker can hold no more, the shared queue takes the rest. */
+ * routes are kept. All else is born leased, also what this worker will have no room for. */
 static enum commit_mode mode_for(const struct queue_driver *q, const struct message *m,
-                                 const struct config_route *route, uint32_t room)
+                                 const struct config_route *route)
 {
     if (m->hold_until_ms > q->w->now.wall_ms)
         return COMMIT_SCHEDULED;
     if (route->relay == RELAY_HOLD)
         return COMMIT_HELD;
-    return room > 0 && !q->w->is_draining ? COMMIT_LEASED : COMMIT_READY;
+    return COMMIT_LEASED;
 }
 
 static void set_targets(struct queue_driver *q, struct commit_entry *entry)
@@ -143,13 +152,12 @@ static void set_targets(struct queue_driver *q, struct commit_entry *entry)
     uint32_t *unrouted, unrouted_count;
     size_t n = route_split(q->w->cfg, m, NULL, 0, &m->arena, &groups, &unrouted, &unrouted_count);
     must(unrouted_count == 0 && n > 0); /* the configuration always has a route "*" */
-    uint32_t room = relay_room(q->w->relay, message_lane(m));
     entry->targets = arena_alloc(&m->arena, n * sizeof *entry->targets);
     entry->target_count = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
         struct commit_target *t = &entry->targets[i];
         memcpy(t->dest, groups[i].key, sizeof t->dest);
-        t->mode = mode_for(q, m, groups[i].route, room > i ? room : 0);
+        t->mode = mode_for(q, m, groups[i].route);
         t->rcpts = groups[i].rcpts;
         t->rcpt_count = groups[i].rcpt_count;
     }

@@ -497,6 +497,11 @@ void settle_release(struct settle *s, struct delivery *d)
     queue_finish(s->w->queue, finish_for(s, d, FINISH_RELEASE));
 }
 
+void settle_pass(struct settle *s, struct delivery *d)
+{
+    queue_finish(s->w->queue, finish_for(s, d, FINISH_PASS));
+}
+
 static void append_split(struct settle *s, const struct delivery *d, const char *dest,
                          const uint32_t *rcpts, uint32_t rcpt_count, struct buf *out)
 {

@@ -28,6 +28,8 @@ bool settle_wants_other_host(struct settle *s, const struct delivery *d, const c
 void settle_decided(struct settle *s, struct delivery *d, const char *host);
 /* Back to the queue's front, untried. Takes d. */
 void settle_release(struct settle *s, struct delivery *d);
+/* Untried, behind what waits: it was born leased, and there is no room for it. Takes d. */
+void settle_pass(struct settle *s, struct delivery *d);
 /* The peer takes so many at once only: replaced by deliveries of these parts, more than one. Takes
  * d, in whose arena they may lie. */
 void settle_split(struct settle *s, struct delivery *d, const struct delivery_part *parts,

@@ -94,6 +94,7 @@ enum commit_finish_kind {
     FINISH_EXPIRED,  /* it, or a part of it, was given up after its time: likewise */
     FINISH_RETRY,    /* again in delay_ms, with `item` */
     FINISH_RELEASE,  /* hand back at once, to the front */
+    FINISH_PASS,     /* hand on at once, behind what waits: it was never begun */
     FINISH_DEAD,     /* to the dead letters, item holds the reason */
     FINISH_CANCEL,   /* as if never queued: withdrawn after a 451 */
     FINISH_RESPLIT,  /* replaced by other deliveries, ready at the front: `item` holds their count,

@@ -34,6 +34,7 @@ static const struct {
     [FINISH_EXPIRED] = { { "kilat_expired", 13 }, ARGS_NONE },
     [FINISH_RETRY] = { { "kilat_retry", 11 }, ARGS_DELAY_ITEM },
     [FINISH_RELEASE] = { { "kilat_release", 13 }, ARGS_NONE },
+    [FINISH_PASS] = { { "kilat_pass", 10 }, ARGS_NONE },
     [FINISH_DEAD] = { { "kilat_dead", 10 }, ARGS_ITEM },
     [FINISH_CANCEL] = { { "kilat_cancel", 12 }, ARGS_ITEM },
     [FINISH_RESPLIT] = { { "kilat_resplit", 13 }, ARGS_ITEM },

@@ -266,7 +266,7 @@ static void call_retry(struct queue_model *m, const struct call *c)
 }
 
 /* From the last to the first, so that they come to stand in the order given. */
-static void call_release(struct queue_model *m, const struct call *c)
+static void give_back(struct queue_model *m, const struct call *c, bool is_first)
 {
     struct model_delivery *found[64] = { NULL };
     must(c->argc <= 64);
@@ -279,10 +279,22 @@ static void call_release(struct queue_model *m, const struct call *c)
         if (!found[i])
             model_put(m, model_word(c, i));
     }
-    for (size_t i = c->argc; i-- > 1;)
-        if (found[i])
-            model_make_ready(m, found[i], true, false);
+    for (size_t i = c->argc; i-- > 1;) {
+        size_t k = is_first ? i : c->argc - i;
+        if (found[k])
+            model_make_ready(m, found[k], is_first, false);
+    }
     model_put(m, "]");
+}
+
+static void call_release(struct queue_model *m, const struct call *c)
+{
+    give_back(m, c, true);
+}
+
+static void call_pass(struct queue_model *m, const struct call *c)
+{
+    give_back(m, c, false);
 }
 
 static void move_dead(struct queue_model *m, struct model_delivery *d, const struct call *c,
@@ -532,25 +544,16 @@ static const struct {
     const char *name;
     void (*call)(struct queue_model *m, const struct call *c);
 } functions[] = {
-    { "kilat_enq", model_call_enq },
-    { "kilat_done", call_done },
-    { "kilat_bounced", call_done },
-    { "kilat_expired", call_done },
-    { "kilat_retry", call_retry },
-    { "kilat_release", call_release },
-    { "kilat_dead", call_dead },
-    { "kilat_cancel", model_call_cancel },
-    { "kilat_resplit", call_resplit },
-    { "kilat_claim", call_claim },
-    { "kilat_tick", call_tick },
-    { "kilat_beat", call_beat },
-    { "kilat_bye", call_bye },
-    { "kilat_count", call_count },
-    { "kilat_drop", model_call_drop },
-    { "kilat_hold", model_call_hold },
-    { "kilat_free", model_call_free },
-    { "kilat_kick", model_call_kick },
-    { "kilat_revive", model_call_revive },
+    { "kilat_enq", model_call_enq },       { "kilat_done", call_done },
+    { "kilat_bounced", call_done },        { "kilat_expired", call_done },
+    { "kilat_retry", call_retry },         { "kilat_release", call_release },
+    { "kilat_pass", call_pass },           { "kilat_dead", call_dead },
+    { "kilat_cancel", model_call_cancel }, { "kilat_resplit", call_resplit },
+    { "kilat_claim", call_claim },         { "kilat_tick", call_tick },
+    { "kilat_beat", call_beat },           { "kilat_bye", call_bye },
+    { "kilat_count", call_count },         { "kilat_drop", model_call_drop },
+    { "kilat_hold", model_call_hold },     { "kilat_free", model_call_free },
+    { "kilat_kick", model_call_kick },     { "kilat_revive", model_call_revive },
 };
 
 /* --- entry points ---------------------------------------------------------------------------- */

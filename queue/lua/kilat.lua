@@ -256,6 +256,21 @@ local function release(keys, args)
   return lost
 end
 
+-- kilat_pass(worker, id...) -> lost ids
+-- Handed on, untried: behind what waits already, as if it had been queued ready.
+local function pass(keys, args)
+  local tag, now = tag_of(keys), time_ms()
+  local ids = columns(args, 2, 1)[1]
+  local items, lost = take(tag, args[1], ids)
+  for i = 1, #ids do
+    if items[i] then
+      make_ready(tag, ids[i], items[i], 'RPUSH', now)
+    end
+  end
+  count(tag, 'passed', #ids - #lost)
+  return lost
+end
+
 local function bury(tag, id, item, reason, now)
   redis.call('ZADD', tag .. 'x', now, id)
   redis.call('HSET', tag .. 'xr', id, string.gsub(reason, '[%c]', ' ') .. '\t' .. item)
@@ -547,6 +562,7 @@ register('kilat_bounced', bounced, 'allow-oom')
 register('kilat_expired', expired, 'allow-oom')
 register('kilat_retry', retry, 'allow-oom')
 register('kilat_release', release, 'allow-oom')
+register('kilat_pass', pass, 'allow-oom')
 register('kilat_dead', dead, 'allow-oom')
 register('kilat_resplit', resplit, 'allow-oom')
 register('kilat_claim', claim, 'allow-oom')

@@ -244,12 +244,12 @@ static const struct {
     { "kilat_bounced", say_ids, 2 },       { "kilat_expired", say_ids, 2 },
     { "kilat_cancel", say_withdrawal, 6 }, { "kilat_retry", say_retry, 10 },
     { "kilat_release", say_ids, 6 },       { "kilat_dead", say_texts, 4 },
-    { "kilat_cancel", say_texts, 4 },      { "kilat_resplit", say_resplit, 3 },
-    { "kilat_claim", say_claim, 20 },      { "kilat_tick", say_tick, 10 },
-    { "kilat_beat", say_beat, 8 },         { "kilat_bye", say_worker, 2 },
-    { "kilat_drop", say_message, 3 },      { "kilat_hold", say_hold, 2 },
-    { "kilat_free", say_free, 3 },         { "kilat_kick", say_anything, 3 },
-    { "kilat_revive", say_anything, 3 },
+    { "kilat_pass", say_ids, 4 },          { "kilat_cancel", say_texts, 4 },
+    { "kilat_resplit", say_resplit, 3 },   { "kilat_claim", say_claim, 20 },
+    { "kilat_tick", say_tick, 10 },        { "kilat_beat", say_beat, 8 },
+    { "kilat_bye", say_worker, 2 },        { "kilat_drop", say_message, 3 },
+    { "kilat_hold", say_hold, 2 },         { "kilat_free", say_free, 3 },
+    { "kilat_kick", say_anything, 3 },     { "kilat_revive", say_anything, 3 },
 };
 
 static size_t pick_call(void)
