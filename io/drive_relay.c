@@ -86,6 +86,7 @@ struct relay_driver *relay_new(struct worker *w)
     r->sites = relay_sites_new(r);
     r->reports = tls_reports_new(w, r->resolver);
     r->sts = sts_store_new(w, r->resolver, r->tls, r->reports);
+    r->webhook = webhook_new(w, r->resolver, r->tls);
     ring_on(w->ring, RING_POLL, on_poll, r);
     arm_resolver(r);
     return r;
@@ -117,6 +118,7 @@ void relay_free(struct relay_driver *r)
     resolver_free(r->resolver);
     sts_store_free(r->sts);
     tls_reports_free(r->reports);
+    webhook_free(r->webhook);
     relay_sites_free(r->sites);
     tls_client_free(r->tls);
     struct list *node;
@@ -509,6 +511,7 @@ void relay_abandon(struct relay_driver *r)
 {
     sts_store_abandon(r->sts);
     tls_reports_abandon(r->reports);
+    webhook_abandon(r->webhook);
     list_for_each_safe (node, &r->outbounds) {
         struct outbound *o = list_entry(node, struct outbound, node);
         o->is_abandoned = true;

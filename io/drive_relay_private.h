@@ -10,6 +10,7 @@
 #include "io/relay_sites.h"
 #include "io/settle.h"
 #include "io/tls_reports.h"
+#include "io/webhook.h"
 
 /* The body that is being written. */
 struct body {
@@ -66,6 +67,7 @@ struct relay_driver {
     struct tls_client *tls;      /* owned */
     struct sts_store *sts;       /* owned */
     struct tls_reports *reports; /* owned; NULL: none are made */
+    struct webhook *webhook;     /* owned; NULL: another worker posts, or nobody */
     struct relay_sites *sites;   /* owned */
     struct list outbounds;
     struct list lookups; /* at the resolver */

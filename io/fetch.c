@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fetch - one GET.
+ * fetch - one GET or POST.
+ *
+ * A post goes to the next address when a connection ends without a reply: it may come twice.
  *
  * Life:   NAMING (the resolver has it) -> TALKING (the connection has it) -> freed
  * It frees itself when the one that has it lets go: on_hosts without a host to connect to,
@@ -48,6 +50,8 @@ static void fetch_free(struct fetch *f)
     buf_done(&f->text);
     free((char *)f->request.host);
     free((char *)f->request.path);
+    free((char *)f->request.headers);
+    free((char *)f->request.post.ptr);
     free(f);
 }
 
@@ -128,6 +132,18 @@ static void on_open(struct conn *c, int result)
     conn_start_tls(c, tls_session_new_client(f->tls, f->request.host, host));
 }
 
+static void say_post(const struct fetch *f, struct gather *out)
+{
+    gather_printf(out,
+                  "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Kilat\r\n"
+                  "Content-Type: application/json\r\nContent-Length: %zu\r\n",
+                  f->request.path, f->request.host, f->request.post.len);
+    if (f->request.headers)
+        gather_copy(out, slice_str(f->request.headers));
+    gather_copy(out, SLICE("Connection: close\r\n\r\n"));
+    gather_copy(out, f->request.post);
+}
+
 static void on_secure(struct conn *c, int result)
 {
     struct fetch *f = c->owner;
@@ -137,6 +153,8 @@ static void on_secure(struct conn *c, int result)
     } else if (tls_client_verify(f->tls, conn_tls(c), f->request.ca_file, names, 1, f->why,
                                  sizeof f->why) != TLS_TRUSTED) {
         end(f, f->why, SLICE_NONE);
+    } else if (f->request.post.len > 0) {
+        say_post(f, conn_out(c));
     } else {
         gather_printf(conn_out(c),
                       "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Kilat\r\nAccept: %s\r\n"
@@ -148,9 +166,10 @@ static void on_secure(struct conn *c, int result)
 /* RFC 8461 3.3: 200, the right type, no larger than it may be. */
 static void judge(struct fetch *f, const struct http_reply *reply)
 {
-    if (reply->status != 200)
+    bool is_success = f->request.post.len > 0 ? reply->status / 100 == 2 : reply->status == 200;
+    if (!is_success)
         snprintf(f->why, sizeof f->why, "the host answered %d", reply->status);
-    else if (!slice_eq_nocase(reply->type, slice_str(f->request.type)))
+    else if (f->request.type && !slice_eq_nocase(reply->type, slice_str(f->request.type)))
         snprintf(f->why, sizeof f->why, "its type is not %s", f->request.type);
     else if (reply->body.len > f->request.size_max)
         snprintf(f->why, sizeof f->why, "it is larger than %u octets", f->request.size_max);
@@ -164,7 +183,9 @@ static void look(struct fetch *f, bool is_ended)
     struct http_reply reply;
     struct buf plain;
     buf_init(&plain, f->request.size_max);
-    switch (http_read(buf_slice(&f->text), is_ended, &reply, &plain)) {
+    bool is_post = f->request.post.len > 0;
+    switch (is_post ? http_read_head(buf_slice(&f->text), &reply)
+                    : http_read(buf_slice(&f->text), is_ended, &reply, &plain)) {
     case HTTP_MORE: break;
     case HTTP_DONE: judge(f, &reply); break;
     case HTTP_BAD: end(f, "the reply is no HTTP, too large or cut off", SLICE_NONE); break;
@@ -217,7 +238,7 @@ static const struct conn_events events = {
 /* P-213: whoever owns a domain does not choose whom we talk to in our own networks. */
 static bool may_connect(const struct fetch *f, const struct relay_host *host)
 {
-    return f->w->cfg->relay.allow_private ||
+    return f->request.is_ours || f->w->cfg->relay.allow_private ||
            resolver_address_is_public((const struct sockaddr *)&host->addr);
 }
 
@@ -236,6 +257,15 @@ static void on_hosts(void *ctx, const struct relay_host *hosts, size_t host_coun
         free_if_over(f);
 }
 
+static struct slice copy_of(struct slice s)
+{
+    if (s.len == 0)
+        return SLICE_NONE;
+    char *copy = mem_alloc(s.len);
+    memcpy(copy, s.ptr, s.len);
+    return slice_of(copy, s.len);
+}
+
 struct fetch *fetch_start(struct worker *w, struct resolver *resolver, struct tls_client *tls,
                           const struct fetch_request *request, fetch_fn *fn, void *ctx)
 {
@@ -245,6 +275,8 @@ struct fetch *fetch_start(struct worker *w, struct resolver *resolver, struct tl
     f->request = *request;
     f->request.host = mem_strdup(request->host);
     f->request.path = mem_strdup(request->path);
+    f->request.headers = request->headers ? mem_strdup(request->headers) : NULL;
+    f->request.post = copy_of(request->post);
     f->fn = fn;
     f->ctx = ctx;
     f->is_naming = f->is_starting = true;

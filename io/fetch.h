@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * fetch - one small file over HTTPS, in the worker's loop: name, connection, TLS, certificate,
- * reply.
+ * fetch - one request over HTTPS, in the worker's loop: name, connection, TLS, certificate, reply.
+ * A small file that is got, or something that is posted.
  *
- * The host must be public (unless relay.allow_private), its certificate good for its name; no
- * redirect is followed, only 200 counts. Life: fetch_start -> fn, once -> freed by itself. Its
- * owner forgets it with fetch_cancel.
+ * The host must be public (unless relay.allow_private, or it is one of ours), its certificate good
+ * for its name; no redirect is followed. Of a file only 200 counts, of a post any 2xx. Life:
+ * fetch_start -> fn, once -> freed by itself. Its owner forgets it with fetch_cancel.
  */
 #include "core/base/list.h"
 #include "core/base/slice.h"
@@ -19,7 +19,10 @@ struct fetch;
 
 struct fetch_request {
     const char *host, *path; /* copied */
-    const char *type;        /* the Content-Type it must have; static */
+    const char *type;        /* the Content-Type it must have; static; NULL: any */
+    struct slice post;       /* copied; what is sent, application/json; none: it is a GET */
+    const char *headers;     /* copied; more lines of a post, each with CR LF; NULL: none */
+    bool is_ours;            /* the configuration names the host: it may be private */
     uint16_t port;
     const char *ca_file; /* borrowed, outlives it; NULL: the system's authorities */
     uint32_t size_max;   /* octets of the body */

@@ -43,6 +43,7 @@
 #define QUEUE_USERS_KEY      "{cfg}users"
 #define QUEUE_STS_PREFIX     "{cfg}sts:"    /* and a domain: its MTA-STS policy */
 #define QUEUE_TLSRPT_PREFIX  "{cfg}tlsrpt:" /* and a day: who is told of it; and a domain: what */
+#define QUEUE_WEBHOOK_KEY    "{cfg}webhook" /* who posts events; with ":at": how far */
 #define QUEUE_WORKER_LEN     16             /* characters of a worker token, [0-9a-f] */
 #define QUEUE_KEY_MAX        320
 #define QUEUE_ITEM_MAX       (1024 * 1024) /* 100,000 recipients, every other one */

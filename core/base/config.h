@@ -54,6 +54,15 @@ struct config_rate {
     uint32_t messages, per_ms;
 };
 
+/* An https: address, taken apart. */
+struct config_url {
+    char host[256];
+    uint16_t port;
+    const char *path; /* a part of the text, "/" at least */
+};
+/* False: it is none, or its host is too long. */
+bool config_url_of(struct slice text, struct config_url *out);
+
 /* Promises an external Redis may be unable to keep; each must be named to be accepted. */
 enum redis_risk {
     REDIS_RISK_EVICTION = 1 << 0, /* "eviction": maxmemory-policy is not noeviction */
@@ -275,7 +284,10 @@ struct config {
         uint32_t negative_ms;
     } dns;
     struct {
-        uint64_t size_max; /* octets in Redis; 0: no events */
+        uint64_t size_max;    /* octets in Redis; 0: no events */
+        char *webhook;        /* owned; https://host[:port]/path; NULL: none */
+        char *webhook_secret; /* owned; file; its first line signs */
+        char *webhook_ca;     /* owned; PEM file; NULL: the system's */
     } events;
     struct {
         bool json;

@@ -364,6 +364,26 @@ static bool check_dkim(struct config_reader *r)
     return true;
 }
 
+static bool check_events(struct config_reader *r)
+{
+    const struct config *cfg = r->cfg;
+    struct config_url url;
+    int line = config_line_of(r, SECTION_EVENTS, "webhook");
+    if (!cfg->events.webhook)
+        return true;
+    if (!config_url_of(slice_str(cfg->events.webhook), &url))
+        return config_complain(r, line, SLICE_NONE,
+                               "events: webhook: is no address: write "
+                               "\"https://app.example.org/path\"");
+    if (!cfg->events.webhook_secret)
+        return config_complain(r, line, SLICE_NONE,
+                               "events: webhook: needs webhook_secret: who reads the posts must "
+                               "know that they are yours");
+    return cfg->events.size_max > 0 ||
+           config_complain(r, line, SLICE_NONE,
+                           "events: webhook: needs size_max: without it there are no events");
+}
+
 bool config_check_all(struct config_reader *r)
 {
     r->scope = NULL;
@@ -379,5 +399,5 @@ bool config_check_all(struct config_reader *r)
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
     return check_tls(r) && check_mechanisms(r) && check_jwt(r) && check_listener_tenants(r) &&
-           check_dkim(r) && config_check_route_tenants(r) && check_redis(r);
+           check_dkim(r) && config_check_route_tenants(r) && check_events(r) && check_redis(r);
 }

@@ -43,6 +43,25 @@ bool config_host_of(struct slice text, struct slice *host, uint16_t *port)
     return host->len > 0 && rest.ptr[0] == ':' && number > 0 && number <= UINT16_MAX;
 }
 
+bool config_url_of(struct slice text, struct config_url *out)
+{
+    struct slice scheme = SLICE("https://");
+    if (!slice_eq_nocase(slice_head(text, scheme.len), scheme))
+        return false;
+    text = slice_skip(text, scheme.len);
+    struct slice host, place = slice_head(text, slice_find(text, '/'));
+    out->port = 443;
+    if (!config_host_of(place, &host, &out->port) || host.len >= sizeof out->host)
+        return false;
+    memcpy(out->host, host.ptr, host.len);
+    out->host[host.len] = '\0';
+    out->path = place.len < text.len ? place.ptr + place.len : "/";
+    for (size_t i = 0; i < text.len; i++)
+        if (text.ptr[i] <= ' ' || text.ptr[i] > '~')
+            return false;
+    return true;
+}
+
 static bool check_fallbacks(struct config_reader *r, const struct config_route *route)
 {
     for (size_t i = 0; i < route->fallback_count; i++) {

@@ -386,6 +386,13 @@
     X(EVENTS, "size_max", SIZE, TOP(events.size_max), "0..1024g", "0", "octets",                   \
       "Memory that events may take in Redis, of all nodes together; the oldest go when it is "     \
       "used up. 0: none are told.")                                                                \
+    X(EVENTS, "webhook", TEXT, TOP(events.webhook), "", "", "",                                    \
+      "Where events are posted, such as \"https://app.example.org/kilat\"; none: nowhere.")        \
+    X(EVENTS, "webhook_secret", TEXT, TOP(events.webhook_secret), "", "", "",                      \
+      "File whose first line is the secret that posts are signed with; needed with webhook.")      \
+    X(EVENTS, "webhook_ca", TEXT, TOP(events.webhook_ca), "", "", "",                              \
+      "PEM file of the authorities that may sign the certificate of webhook; none: those of the "  \
+      "system.")                                                                                   \
     X(LOG, "format", WORD, TOP(log.json), "plain | json", "plain", "", "Form of a line.")          \
     X(LOG, "level", WORD, TOP(log.level), "debug | info | warn | error", "info", "",               \
       "The least important lines that are written.")                                               \

@@ -151,6 +151,13 @@ static enum http_progress read_all(struct slice rest, bool is_ended, struct http
     return HTTP_DONE;
 }
 
+enum http_progress http_read_head(struct slice text, struct http_reply *out)
+{
+    struct header h = { .has_length = false };
+    *out = (struct http_reply){ .status = 0 };
+    return read_head(&text, &h, out);
+}
+
 enum http_progress http_read(struct slice text, bool is_ended, struct http_reply *out,
                              struct buf *plain)
 {

@@ -20,6 +20,9 @@ struct http_reply {
     struct slice body; /* coding undone: in `plain` when it came in chunks */
 };
 
+/* Status and type only, as soon as all fields are there: what a post needs to know. The body stays
+ * empty. */
+enum http_progress http_read_head(struct slice text, struct http_reply *out);
 /* Reads what came so far; is_ended: nothing more will come. out is set with HTTP_DONE; `plain` is
  * the caller's, empty, and bounds a body in chunks. */
 enum http_progress http_read(struct slice text, bool is_ended, struct http_reply *out,

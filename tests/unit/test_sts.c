@@ -165,9 +165,32 @@ static void replies(void **state)
     }
 }
 
+/* A post is answered when its status is known, whatever becomes of the body. */
+static void the_head_of_a_reply(void **state)
+{
+    static const struct {
+        const char *text;
+        enum http_progress progress;
+        int status;
+    } rows[] = {
+        { "HTTP/1.1 204 No Content\r\n\r\n", HTTP_DONE, 204 },
+        { "HTTP/1.0 200 OK\r\nServer: x\r\n\r\nhalf of", HTTP_DONE, 200 },
+        { "HTTP/1.1 500 x\r\nContent-Length: 100\r\n\r\n", HTTP_DONE, 500 },
+        { "HTTP/1.1 200 OK\r\nServer: x\r\n", HTTP_MORE, 200 },
+        { "HTTP/1.1 2", HTTP_MORE, 0 },
+        { "220 mx.example ESMTP\r\n", HTTP_BAD, 0 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct http_reply reply;
+        assert_int_equal(http_read_head(slice_str(rows[i].text), &reply), rows[i].progress);
+        assert_int_equal(reply.status, rows[i].status);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_head_of_a_reply),
         cmocka_unit_test(records),
         cmocka_unit_test(policies),
         cmocka_unit_test(hosts),
