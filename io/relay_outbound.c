@@ -129,6 +129,7 @@ static void tell_pool(struct outbound *o)
         o->was_ready = true;
         outbound_report_clear(o);
         o->slot->messages_max = o->client.limits.mail_max;
+        o->slot->is_downgraded = o->way == OUTBOUND_CLEAR;
         relay_pool_connected(o->r->pool, o->slot, &o->r->w->now);
     }
     if (o->was_ready && state == CLIENT_BUSY && smtp_client_can_take(&o->client) &&

@@ -133,7 +133,8 @@ struct relay_slot {
     int64_t opened_ms;       /* monotonic; when it was greeted */
     bool is_closing;         /* the driver closes it: it takes nothing more, and needs no QUIT */
     bool is_asked;           /* RELAY_QUIT was given */
-    bool is_for_misfits;     /* made for what the usual host could not take */
+    bool is_downgraded;  /* in clear after TLS failed, set by the driver: nobody else takes it */
+    bool is_for_misfits; /* made for what the usual host could not take */
     bool is_plain; /* took mail that is not urgent, and was not READY since: not of the share */
 };
 

@@ -55,7 +55,8 @@ void pool_share_offer(struct relay_pool *p, struct relay_slot *slot)
 {
     struct relay_dest *dest = slot->dest;
     list_remove(&slot->share);
-    if (dest->is_sharing && slot->hosts_serial == dest->hosts_serial && !slot->is_for_misfits)
+    if (dest->is_sharing && slot->hosts_serial == dest->hosts_serial && !slot->is_for_misfits &&
+        !slot->is_downgraded)
         list_push_back(bucket_of(p, dest->hosts[0].site), &slot->share);
 }
 

@@ -201,6 +201,20 @@ static void not_what_was_verified(void **state)
     want(RELAY_CONNECT);
 }
 
+/* P-192: what failed once for one domain is tried anew for the next. */
+static void not_what_went_on_in_clear(void **state)
+{
+    add("a.example");
+    resolve(&big);
+    struct relay_slot *slot = want(RELAY_CONNECT).slot;
+    slot->is_downgraded = true;
+    relay_pool_connected(pool, slot, &now);
+    serve(slot);
+    add("b.example");
+    resolve(&big);
+    want(RELAY_CONNECT);
+}
+
 static void mail_that_waives_tls_may_follow_mail_without_a_policy(void **state)
 {
     struct relay_slot *slot = begin("a.example", &big);
@@ -242,6 +256,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(not_where_hosts_differ, start, stop),
         cmocka_unit_test_setup_teardown(not_under_another_route, start, stop),
         cmocka_unit_test_setup_teardown(not_what_was_verified, start, stop),
+        cmocka_unit_test_setup_teardown(not_what_went_on_in_clear, start, stop),
         cmocka_unit_test_setup_teardown(mail_that_waives_tls_may_follow_mail_without_a_policy,
                                         start, stop),
         cmocka_unit_test_setup_teardown(one_that_starves_gets_it_before_it_is_closed, start, stop),
