@@ -60,6 +60,10 @@ static void log_session(const struct submission *s, const char *event, const cha
  * required. */
 static void judge_by(const struct config_listener *l, bool is_inside, struct smtp_peer *peer)
 {
+    if (l->role == LISTENER_BOUNCES) { /* what comes back may come from anywhere */
+        peer->is_refused = l->network_count > 0 && !is_inside;
+        return;
+    }
     peer->is_trusted = l->auth != AUTH_REQUIRED && is_inside;
     peer->is_refused =
         !is_inside && (l->auth == AUTH_OFF || (l->auth == AUTH_REQUIRED && l->network_count > 0));
@@ -281,7 +285,7 @@ static void serve_wait(struct submission *s)
             submission_ask_admission(s);
         break;
     case SMTP_WAIT_COMMIT:
-        if (!s->entry && !s->signing && !(s->stream && s->stream->is_committing))
+        if (!s->entry && !s->signing && !s->returning && !(s->stream && s->stream->is_committing))
             submission_begin_commit(s);
         break;
     case SMTP_WAIT_INPUT:
@@ -393,6 +397,8 @@ static void on_end(struct conn *c, int result)
 {
     struct submission *s = c->owner;
     s->peer_is_gone = true;
+    if (s->is_over && result == 0)
+        return; /* it said QUIT and shut its side at once: our last replies are on their way */
     if (s->is_over || result < 0 || !s->is_greeted) {
         submission_close(s);
         return;
@@ -417,6 +423,10 @@ static void on_closed(struct conn *c)
     log_session(s, "session.end", s->session.end_reason ? s->session.end_reason : "disconnected");
     if (s->entry) {
         queue_forget(s->entry);
+        d->committing--;
+    }
+    if (s->returning) {
+        returns_forget(s->returning);
         d->committing--;
     }
     if (s->signing) {

@@ -255,6 +255,50 @@ def test_client_that_reads_little(gateways):
         assert queue_id(c.mail(message()))
 
 
+@pytest.mark.parametrize("is_secure", [False, True], ids=["clear", "tls"])
+@pytest.mark.parametrize("end", [b"", b"QUIT\r\n"], ids=["cut", "quit"])
+def test_all_said_and_shut(gateways, ca, is_secure, end):
+    """P-82: a client that says everything, QUIT too, and shuts its side (Exim does) hears the 250:
+    it would send the message again otherwise."""
+    kilat = gateways(**secure(ca, mode="optional"))
+    content = message()
+    talk = (b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n"
+            b"BDAT %d LAST\r\n" % len(content)) + content + end
+    sock = socket.create_connection(("127.0.0.1", kilat.ports["submissions" if is_secure else
+                                                              "submission"]), 20)
+    heard = b""
+    with sock:
+        if is_secure:
+            sealed, plain = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = ca.context().wrap_bio(plain, sealed, server_hostname="kilat.test")
+
+            def step(what):
+                while True:
+                    try:
+                        return what()
+                    except ssl.SSLWantReadError:
+                        sock.sendall(sealed.read())
+                        octets = sock.recv(65536)
+                        plain.write(octets) if octets else plain.write_eof()
+            step(tls.do_handshake)
+            tls.write(talk)
+            try:
+                tls.unwrap()        # says close_notify, behind all that
+            except ssl.SSLWantReadError:
+                pass
+            sock.sendall(sealed.read())
+            sock.shutdown(socket.SHUT_WR)
+            plain.write(b"".join(iter(lambda: sock.recv(65536), b"")))
+            with pytest.raises(ssl.SSLZeroReturnError):     # it says so when it closes
+                while True:
+                    heard += tls.read(65536)
+        else:
+            sock.sendall(talk)
+            sock.shutdown(socket.SHUT_WR)
+            heard = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert b"250 2.0.0 Ok: queued as" in heard and (b"221 2.0.0" in heard) == bool(end), heard
+
+
 # -- hostile octets -----------------------------------------------------------------------------
 
 def test_random_octets(gateways, ca):
