@@ -16,14 +16,13 @@
 #include "io/auth_file.h"
 #include "io/auth_users.h"
 #include "io/fail.h"
-#include "queue/schema.h"
+#include "io/shared_secret.h"
 
 #include <openssl/mem.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
 
 #define KEYS_FILE_MAX (1024 * 1024)
-#define SECRET_FIELD  "auth_secret" /* in {cfg} */
 
 struct auth_keys {
     _Atomic uint32_t refs;
@@ -134,7 +133,7 @@ enum status auth_shared_new(const struct config *cfg, struct auth_shared **out, 
     s->cfg = cfg;
     must(pthread_mutex_init(&s->lock, NULL) == 0);
     must(RAND_bytes(s->cache_key, sizeof s->cache_key) == 1);
-    must(RAND_bytes(s->fake_secret, sizeof s->fake_secret) == 1);
+    shared_secret_make(s->fake_secret);
     enum status st = auth_shared_reload(s, error);
     if (st == STATUS_OK) {
         st = helpers_new(cfg->auth.threads, cfg->auth.waiting_max, &s->helpers);
@@ -160,45 +159,10 @@ void auth_shared_free(struct auth_shared *s)
     free(s);
 }
 
-/* The reply's octets become the secret. */
-static bool take_secret(struct auth_shared *s, const redisReply *r)
-{
-    bool is_good = r && r->type == REDIS_REPLY_STRING && r->len == AUTH_SECRET_LEN;
-    if (is_good)
-        memcpy(s->fake_secret, r->str, AUTH_SECRET_LEN);
-    return is_good;
-}
-
-/* Ours, if there is none yet. A full Redis refuses it: mail must flow all the same, so this process
- * keeps its own until the next start. */
-static redisReply *offer_secret(struct auth_shared *s, redisContext *c)
-{
-    redisReply *r = redisCommand(c, "HSETNX %s %s %b", QUEUE_CFG_KEY, SECRET_FIELD, s->fake_secret,
-                                 (size_t)AUTH_SECRET_LEN);
-    if (!r || r->type == REDIS_REPLY_ERROR)
-        return r;
-    freeReplyObject(r);
-    return redisCommand(c, "HGET %s %s", QUEUE_CFG_KEY, SECRET_FIELD);
-}
-
 enum status auth_shared_adopt(struct auth_shared *s, const struct redis_address *addr,
                               struct buf *error)
 {
-    redisContext *c = redis_connect_blocking(addr, error);
-    if (!c)
-        return STATUS_SYSTEM;
-    redisReply *r = redisCommand(c, "HGET %s %s", QUEUE_CFG_KEY, SECRET_FIELD);
-    if (r && r->type == REDIS_REPLY_NIL) {
-        freeReplyObject(r);
-        r = offer_secret(s, c);
-    }
-    bool is_good = take_secret(s, r) || (r && r->type == REDIS_REPLY_ERROR);
-    if (!is_good)
-        (void)fail_with(error, STATUS_SYSTEM, "Redis: %s of %s: %s", SECRET_FIELD, QUEUE_CFG_KEY,
-                        c->err ? c->errstr : "not a secret of ours; HDEL it to make a new one");
-    freeReplyObject(r);
-    redisFree(c);
-    return is_good ? STATUS_OK : STATUS_SYSTEM;
+    return shared_secret_adopt(addr, "auth_secret", s->fake_secret, error);
 }
 
 /* --- what workers ask ------------------------------------------------------------------------ */

@@ -8,8 +8,9 @@
 #include "core/smtp/jwt.h"
 #include "io/authenticator.h"
 #include "io/helpers.h"
+#include "io/shared_secret.h"
 
-#define AUTH_SECRET_LEN 32
+#define AUTH_SECRET_LEN SHARED_SECRET_LEN
 
 struct helpers *auth_shared_helpers(struct auth_shared *s);
 /* Users are in a file; else in Redis. */

@@ -8,6 +8,7 @@
  */
 #include "io/config_file.h"
 #include "core/smtp/address.h"
+#include "core/smtp/return_path.h"
 #include "core/smtp/sender_list.h"
 #include "io/fail.h"
 
@@ -77,6 +78,21 @@ static enum status check_report_from(const struct config *cfg, struct buf *error
                      cfg->file, from);
 }
 
+/* One at a domain whose mail comes in here would go in a circle. */
+static enum status check_postmaster(const struct config *cfg, struct buf *error)
+{
+    struct address parsed;
+    const char *to = cfg->bounces.postmaster;
+    if (!to ||
+        (address_parse_mailbox(slice_str(to), &parsed) == ADDRESS_OK && parsed.domain.len > 0 &&
+         !parsed.is_literal && !return_path_is_domain(cfg, parsed.domain)))
+        return STATUS_OK;
+    return fail_with(error, STATUS_BAD,
+                     "%s: bounces: postmaster: \"%.60s\" is no mailbox at another domain: write "
+                     "\"postmaster@example.org\"",
+                     cfg->file, to);
+}
+
 static enum status parse_file(const char *path, struct slice text, struct config **out,
                               struct buf *error)
 {
@@ -86,6 +102,8 @@ static enum status parse_file(const char *path, struct slice text, struct config
         st = check_senders(&cfg->tenants[i], cfg->file, error);
     if (st == STATUS_OK)
         st = check_report_from(cfg, error);
+    if (st == STATUS_OK)
+        st = check_postmaster(cfg, error);
     if (st == STATUS_OK)
         *out = cfg;
     else if (cfg)

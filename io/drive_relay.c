@@ -424,11 +424,14 @@ static void defer(struct relay_driver *r, struct delivery *d)
         settle_decided(&r->settle, d, d->said_by ? d->said_by : "");
 }
 
-/* True when the peer's LIMITS are kept by dividing the delivery: it is taken (P-173). */
-static bool is_divided(struct relay_driver *r, struct delivery *d,
-                       const struct client_limits *limits)
+/* True when the peer's LIMITS are kept by dividing the delivery: it is taken (P-173). Mail with a
+ * return path of its own goes to each recipient alone (P-191). */
+static bool is_divided(struct relay_driver *r, struct delivery *d, const struct outbound *o)
 {
+    struct client_limits own = o->client.limits, *limits = &own;
     struct delivery_part *parts;
+    if (relay_return_domain(o, d->message))
+        own.rcpt_max = 1;
     if (!delivery_may_exceed(d, limits))
         return false;
     size_t count = delivery_split(d, limits, &d->arena, &parts);
@@ -450,7 +453,7 @@ static bool send_on(struct relay_driver *r, const struct relay_action *a)
     if (delivery_is_hopeless(a->delivery, &r->w->now)) { /* it has waited for too long */
         relay_pool_sent(r->pool, a->slot, &r->w->now);
         settle_decided(&r->settle, a->delivery, "");
-    } else if (is_divided(r, a->delivery, &o->client.limits)) {
+    } else if (is_divided(r, a->delivery, o)) {
         relay_pool_sent(r->pool, a->slot, &r->w->now);
     } else {
         outbound_send(o, a->delivery);

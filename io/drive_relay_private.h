@@ -7,6 +7,7 @@
  */
 #include "core/relay/pool.h"
 #include "io/drive_relay.h"
+#include "io/relay_return.h"
 #include "io/relay_sites.h"
 #include "io/settle.h"
 #include "io/tls_reports.h"

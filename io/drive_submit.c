@@ -58,6 +58,7 @@ static struct smtp_service service_of(const struct submit_driver *d,
         .cfg = d->w->cfg,
         .tenant = l->tenant ? config_find_tenant(d->w->cfg, slice_str(l->tenant)) : NULL,
         .lane = l->lane,
+        .returns = l->role == LISTENER_BOUNCES ? d->w->return_key : NULL,
         .judge = submission_judge,
         .judge_ctx = l,
     };
@@ -84,6 +85,7 @@ struct submit_driver *submit_new(struct worker *w)
     d->services = mem_zalloc((w->listener_count + 1) * sizeof *d->services);
     for (size_t i = 0; i < w->listener_count; i++)
         d->services[i] = service_of(d, w->listeners[i].cfg);
+    d->returns = returns_new(w);
     list_init(&d->sessions);
     list_init(&d->memory_waiters);
     d->session_max = (uint32_t)worker_share(w, w->cfg->limits.sessions_max);
@@ -99,6 +101,7 @@ struct submit_driver *submit_new(struct worker *w)
 void submit_free(struct submit_driver *d)
 {
     must(list_is_empty(&d->sessions));
+    returns_free(d->returns);
     free(d->slots);
     free(d->services);
     free(d);

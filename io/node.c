@@ -9,12 +9,14 @@
  */
 #include "io/node.h"
 #include "core/base/must.h"
+#include "core/smtp/return_path.h"
 #include "io/address_caps.h"
 #include "io/admin.h"
 #include "io/authenticator.h"
 #include "io/dkim_store.h"
 #include "io/node_private.h"
 #include "io/rules_store.h"
+#include "io/shared_secret.h"
 #include "io/tls.h"
 #include "io/worker.h"
 #include <errno.h>
@@ -44,6 +46,7 @@ struct node {
     struct redis_child *child; /* owned; NULL with an external Redis */
     uint16_t shards;
     struct tls_store *tls;             /* owned; NULL: no listener encrypts */
+    struct return_path_key return_key; /* as all nodes have it, once Redis is there */
     struct auth_shared *auth;          /* owned; NULL: no listener has AUTH */
     struct rules_store *rules;         /* owned */
     struct dkim_store *dkim;           /* owned; NULL: nothing is signed */
@@ -330,6 +333,16 @@ void node_raise_file_limit(void)
     }
 }
 
+/* One that nobody uses is not made. */
+static enum status adopt_return_key(struct node *n)
+{
+    shared_secret_make(n->return_key.octets);
+    for (size_t i = 0; i < n->cfg->listener_count; i++)
+        if (n->cfg->listeners[i].role == LISTENER_BOUNCES)
+            return shared_secret_adopt(&n->redis, "return_secret", n->return_key.octets, &n->error);
+    return STATUS_OK;
+}
+
 static enum status start_redis(struct node *n)
 {
     enum status st = STATUS_OK;
@@ -341,6 +354,8 @@ static enum status start_redis(struct node *n)
         st = redis_boot(n->cfg, &n->redis, &n->shards, &n->error);
     if (st == STATUS_OK && n->auth)
         st = auth_shared_adopt(n->auth, &n->redis, &n->error);
+    if (st == STATUS_OK)
+        st = adopt_return_key(n);
     return st;
 }
 
@@ -369,6 +384,7 @@ static enum status prepare_workers(struct node *n)
                     sets[i], count);
         n->workers[i].tls = n->tls;
         n->workers[i].auth_shared = n->auth;
+        n->workers[i].return_key = &n->return_key;
         n->workers[i].rules = n->rules;
         n->workers[i].dkim = n->dkim;
         n->workers[i].tenant_sessions = n->tenant_sessions;

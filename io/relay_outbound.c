@@ -367,6 +367,7 @@ void outbound_send(struct outbound *o, struct delivery *d)
         .message = d->message,
         .rcpts = d->rcpts,
         .rcpt_count = d->rcpt_count,
+        .return_path = relay_return_path(o, d),
         .outcomes = d->outcomes,
         .arena = &d->arena,
         .owner = d,

@@ -13,6 +13,7 @@
 #include "core/relay/event.h"
 #include "io/drive_queue.h"
 #include "io/drive_relay.h"
+#include "io/relay_return.h"
 #include "io/rules_store.h"
 #include "queue/policy.h"
 #include <stdio.h>
@@ -306,6 +307,8 @@ static void judge_rcpt(struct settle *s, struct delivery *d, uint32_t i, const c
     sort_in(s, d, i, fate, &reply, v);
     note_actions(i, fate, &reply, v);
     tell_event(s, d, i, fate, &reply, host);
+    if (fate == RETRY_DELIVERED)
+        relay_return_keep(s->w, d, i);
     if (fate == RETRY_FAILED && classify_is_hard(o, &reply))
         tell_hard_bounce(s, d, i, &reply);
 }

@@ -17,6 +17,7 @@
 #include "io/authenticator.h"
 #include "io/drive_queue.h"
 #include "io/drive_submit.h"
+#include "io/returns.h"
 #include "io/signer.h"
 #include "io/tls.h"
 
@@ -34,6 +35,7 @@ struct submit_driver {
     struct worker *w;              /* borrowed */
     struct smtp_server servers[2]; /* the second: of listeners with hide_client */
     struct smtp_service *services; /* owned; one for each of the worker's listeners */
+    struct returns *returns;       /* owned */
     struct accept_slot *slots;     /* owned; ACCEPTS_PER_LISTENER for each listener */
     size_t slot_count;
     struct list sessions;       /* struct submission */
@@ -76,6 +78,7 @@ struct submission {
     struct smtp_session session;
     struct wheel_timer timer;
     struct commit_entry *entry;             /* borrowed; while the queue has the message */
+    struct returning *returning;            /* borrowed; while a report is taken in */
     struct sign_work *signing;              /* borrowed; while the message is being signed */
     struct submission_stream *stream;       /* owned; only for a large message */
     struct submission_door *door;           /* owned; until the PROXY header has come */

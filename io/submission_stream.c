@@ -159,9 +159,22 @@ static void on_signed(void *owner, struct message *m, bool is_signed)
         refuse_unsigned(s, m);
 }
 
+static void on_returned(void *owner, bool is_kept)
+{
+    struct submission *s = owner;
+    s->returning = NULL;
+    s->d->committing--;
+    give_verdict(s, is_kept ? SMTP_RETURNED : SMTP_NOT_QUEUED, "");
+}
+
 void submission_begin_commit(struct submission *s)
 {
     struct message *m = smtp_session_take_message(&s->session);
+    if (m->returned) {
+        s->d->committing++;
+        returns_take(s->d->returns, m, on_returned, s, &s->returning);
+        return;
+    }
     if (!m->dkim) {
         commit(s, m);
         return;

@@ -30,6 +30,7 @@ struct signer;
 struct submit_driver;
 struct queue_driver;
 struct relay_driver;
+struct return_path_key;
 struct rules_store;
 struct tls_store;
 
@@ -53,11 +54,12 @@ struct worker {
     const struct config *cfg;          /* borrowed */
     const struct redis_address *redis; /* borrowed */
     uint16_t shards;
-    struct tls_store *tls;             /* borrowed; NULL: no listener encrypts */
-    struct auth_shared *auth_shared;   /* borrowed; NULL: no listener has AUTH */
-    struct rules_store *rules;         /* borrowed */
-    struct dkim_store *dkim;           /* borrowed; NULL: nothing is signed */
-    _Atomic uint32_t *tenant_sessions; /* borrowed; of the process, one for each tenant */
+    struct tls_store *tls;                    /* borrowed; NULL: no listener encrypts */
+    struct auth_shared *auth_shared;          /* borrowed; NULL: no listener has AUTH */
+    const struct return_path_key *return_key; /* borrowed; of return paths */
+    struct rules_store *rules;                /* borrowed */
+    struct dkim_store *dkim;                  /* borrowed; NULL: nothing is signed */
+    _Atomic uint32_t *tenant_sessions;        /* borrowed; of the process, one for each tenant */
     struct address_caps *address_caps; /* borrowed; of the process; NULL: no address is limited */
     int log_fd;                        /* borrowed */
     struct worker_listener *listeners; /* owned */

@@ -89,6 +89,8 @@ struct commit_entry {
 enum commit_finish_kind {
     FINISH_EVENT,    /* ends nothing: an event of what the next finishes end. Those of a shard go
                         before its other finishes, so that none ends untold; `item` is the JSON */
+    FINISH_TRACE,    /* ends nothing: a recipient of what the next finishes end, `item` is what
+                        queue_trace_encode writes */
     FINISH_DONE,     /* delivered: forget it */
     FINISH_BOUNCED,  /* it, or a part of it, failed for good: likewise */
     FINISH_EXPIRED,  /* it, or a part of it, was given up after its time: likewise */

@@ -29,6 +29,7 @@ static const struct {
     enum call_args args;
 } functions[FINISH_KINDS] = {
     [FINISH_EVENT] = { { "kilat_tell", 10 }, ARGS_EVENT },
+    [FINISH_TRACE] = { { "kilat_trace", 11 }, ARGS_ITEM },
     [FINISH_DONE] = { { "kilat_done", 10 }, ARGS_NONE },
     [FINISH_BOUNCED] = { { "kilat_bounced", 13 }, ARGS_NONE },
     [FINISH_EXPIRED] = { { "kilat_expired", 13 }, ARGS_NONE },

@@ -24,10 +24,12 @@
  *     tw           hash: tenant -> weight, where it is not 10
  *     p:<worker>   string: number and delivery ids of the worker's last claim
  *     g:<worker>   string, TTL: that worker was reaped and does not know it yet
+ *     o:<queue id>.<n>  string, TTL: who got mail from a return path of ours (queue/trace.h)
  *     s:<tenant>   hash: canonical address -> reason; its suppression list
  *     h:<tenant>:..  string, TTL: hard bounces of an address so far (lua/policy.lua)
  *     a:<tenant>:..  string, TTL: recipients of late (lua/policy.lua)
- * {cfg} holds the shard count, the schema version and a secret of authentication, and beside it are
+ * {cfg} holds the shard count, the schema version, a secret of authentication and one of return
+ * paths, and beside it are
  *     {cfg}users         hash: name -> line of core/smtp/account.h
  *     {cfg}af:.., ak:..  strings, TTL: failed logins, and where users are known (lua/auth.lua)
  *     {cfg}sw, s?:..     who uses how much of sites with limits (lua/sites.lua)

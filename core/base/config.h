@@ -34,6 +34,7 @@ enum auth_mechanism {
     AUTH_XOAUTH2 = 1 << 5,
     AUTH_EXTERNAL = 1 << 6, /* the client's certificate */
 };
+enum listener_role { LISTENER_SUBMISSION, LISTENER_BOUNCES };
 enum mail_lane { LANE_URGENT, LANE_NORMAL, LANE_BULK };
 #define LANE_COUNT 3
 enum idempotency_mode {
@@ -43,6 +44,7 @@ enum idempotency_mode {
 };
 enum dkim_missing { DKIM_MISSING_DEFER, DKIM_MISSING_UNSIGNED };
 enum relay_kind { RELAY_MX, RELAY_SMARTHOST, RELAY_HOLD };
+enum route_verp { VERP_AUTO, VERP_ON, VERP_OFF };
 enum route_tls { ROUTE_TLS_OFF, ROUTE_TLS_MAY, ROUTE_TLS_ENCRYPT, ROUTE_TLS_VERIFY };
 
 /* Takes "host", "host:port", "[IPv6]" or "[IPv6]:port" apart; *host is a part of text, *port is
@@ -86,6 +88,7 @@ struct config_listener {
     char *name; /* owned */
     struct config_bind *binds;
     size_t bind_count;
+    enum listener_role role;
     struct config_network *networks; /* clients trusted to relay */
     size_t network_count;
     enum tls_mode tls;
@@ -115,6 +118,8 @@ struct config_tenant {
     bool null_sender;                                             /* MAIL FROM:<> is allowed */
     bool suppression;                /* its suppression list is looked at */
     uint32_t suppress_after_bounces; /* hard bounces that put an address on it; 0: none do */
+    bool suppress_complaints;        /* who complains is put on it */
+    char *bounce_domain;             /* owned; NULL: bounces.domain */
     uint32_t weight;                 /* against other tenants with mail in the same lane */
     enum mail_lane lane_best;
     bool lists_are_bulk; /* mail to a list is bulk when it asks for no lane */
@@ -155,6 +160,7 @@ struct config_route {
     char *ca_file;                    /* owned; NULL: the system's */
     char *user;                       /* owned; NULL: no login */
     char *password_file, *token_file; /* owned; one of them with a user */
+    enum route_verp verp;
     uint32_t connections;    /* to one site, of all nodes; 0: as many as each worker may have */
     struct config_rate rate; /* to one site, of all nodes */
     int line;
@@ -289,6 +295,12 @@ struct config {
         char *webhook_secret; /* owned; file; its first line signs */
         char *webhook_ca;     /* owned; PEM file; NULL: the system's */
     } events;
+    struct {
+        char *domain;     /* owned; NULL: mail keeps its sender's address */
+        char *complaints; /* owned; a local part */
+        char *postmaster; /* owned; an address; NULL: there is none */
+        uint64_t kept_ms;
+    } bounces;
     struct {
         bool json;
         int level;  /* enum log_level */

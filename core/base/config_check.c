@@ -116,6 +116,8 @@ static bool is_everybody(const struct config_network *n)
 static bool check_networks(struct config_reader *r, const struct config_listener *l)
 {
     int line = config_line_of(r, SECTION_LISTENER, "networks");
+    if (l->role == LISTENER_BOUNCES)
+        return true;
     if (l->network_count == 0 && l->auth == AUTH_OFF)
         return config_complain(r, line, SLICE("networks"),
                                "nobody is trusted, so nobody could submit mail: list the clients, "
@@ -159,6 +161,19 @@ static bool check_spokesmen(struct config_reader *r, const char *key,
     return true;
 }
 
+/* What only clients need that hand in mail. */
+static bool check_role(struct config_reader *r, const struct config_listener *l)
+{
+    static const char *const keys[] = { "auth", "auth_without_tls", "tenant", "lane" };
+    for (size_t i = 0; i < ARRAY_LEN(keys) && l->role == LISTENER_BOUNCES; i++) {
+        int line = config_line_of(r, SECTION_LISTENER, keys[i]);
+        if (line)
+            return config_complain(r, line, slice_str(keys[i]),
+                                   "is for role = \"submission\": nobody hands in mail here");
+    }
+    return true;
+}
+
 bool config_check_listener(struct config_reader *r, const struct config_listener *l)
 {
     if (!is_name(slice_str(l->name)))
@@ -177,7 +192,7 @@ bool config_check_listener(struct config_reader *r, const struct config_listener
         if (!check_bind_once(r, config_line_of(r, SECTION_LISTENER, "bind"), SLICE("bind"),
                              &l->binds[i], &l->binds[i]))
             return false;
-    return check_networks(r, l) && check_auth(r, l) &&
+    return check_role(r, l) && check_networks(r, l) && check_auth(r, l) &&
            check_spokesmen(r, "proxy_protocol", l->proxy_networks, l->proxy_network_count) &&
            check_spokesmen(r, "xclient", l->xclient_networks, l->xclient_network_count);
 }
@@ -384,6 +399,43 @@ static bool check_events(struct config_reader *r)
                            "events: webhook: needs size_max: without it there are no events");
 }
 
+static bool has_bounce_domain(const struct config *cfg)
+{
+    for (size_t i = 0; i < cfg->tenant_count; i++)
+        if (cfg->tenants[i].bounce_domain)
+            return true;
+    return cfg->bounces.domain != NULL;
+}
+
+static const struct config_listener *bounces_listener(const struct config *cfg)
+{
+    for (size_t i = 0; i < cfg->listener_count; i++)
+        if (cfg->listeners[i].role == LISTENER_BOUNCES)
+            return &cfg->listeners[i];
+    return NULL;
+}
+
+/* Return paths that lead to nobody would lose every bounce. */
+static bool check_bounces(struct config_reader *r)
+{
+    const struct config_listener *l = bounces_listener(r->cfg);
+    struct slice complaints = slice_str(r->cfg->bounces.complaints);
+    if (!is_name(complaints) || strncasecmp(complaints.ptr, "b-", 2) == 0)
+        return config_complain(r, config_line_of(r, SECTION_BOUNCES, "complaints"), SLICE_NONE,
+                               "bounces: complaints: is a local part of 1 to 32 letters, digits, "
+                               "dots, hyphens or underscores that does not begin with \"b-\"");
+    if (!l && has_bounce_domain(r->cfg))
+        return config_complain(r, config_line_of(r, SECTION_BOUNCES, "domain"), SLICE_NONE,
+                               "bounces: domain: nobody would take what comes back: write "
+                               "listener \"returns\" { bind = [\"0.0.0.0:25\"]; role = "
+                               "\"bounces\"; }");
+    return !l || has_bounce_domain(r->cfg) ||
+           config_complain(r, l->line, SLICE_NONE,
+                           "listener \"%s\": role: nothing comes back there: write bounces { "
+                           "domain = \"bounces.example.org\"; }",
+                           l->name);
+}
+
 bool config_check_all(struct config_reader *r)
 {
     r->scope = NULL;
@@ -399,5 +451,6 @@ bool config_check_all(struct config_reader *r)
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
     return check_tls(r) && check_mechanisms(r) && check_jwt(r) && check_listener_tenants(r) &&
-           check_dkim(r) && config_check_route_tenants(r) && check_events(r) && check_redis(r);
+           check_dkim(r) && config_check_route_tenants(r) && check_events(r) && check_bounces(r) &&
+           check_redis(r);
 }

@@ -99,6 +99,12 @@
       "Times that a worker closed such connections because Redis was out of reach.")               \
     X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \
       "Hard bounces told to suppression lists.")                                                   \
+    X(RETURNED_BOUNCES_TOTAL, counter, "returned_bounces_total",                                   \
+      "Bounces that came back to a return path of ours.")                                          \
+    X(RETURNED_COMPLAINTS_TOTAL, counter, "returned_complaints_total",                             \
+      "Complaints (feedback reports) that were matched to a recipient.")                           \
+    X(RETURNED_UNREAD_TOTAL, counter, "returned_unread_total",                                     \
+      "Mails that came back and are no report, or one about nobody who is known any more.")        \
     X(BOUNCES_SENT_TOTAL, counter, "bounce_messages_total", "Bounce messages queued.")             \
     X(EVENTS_TOTAL, counter, "events_total", "Events given to the event stream.")                  \
     X(WEBHOOK_EVENTS_TOTAL, counter, "webhook_events_total", "Events that the webhook took.")      \

@@ -47,6 +47,8 @@
     X(RETRY, "retry", "", "When mail that could not be delivered is tried again.")                 \
     X(DNS, "dns", "", "How names are looked up.")                                                  \
     X(EVENTS, "events", "", "What happens to mail, for programs: see docs/events.md.")             \
+    X(BOUNCES, "bounces", "",                                                                      \
+      "Return paths of our own, and what comes back to them: see docs/returns.md.")                \
     X(LOG, "log", "", "One line per accepted message and per delivery attempt.")
 
 #define SETTINGS_TABLE(X)                                                                          \
@@ -86,6 +88,9 @@
     X(LISTENER, "bind", BINDS, LISTENER_LIST(binds, bind_count), "", "", "",                       \
       "Required. Addresses and ports, such as [\"0.0.0.0:587\", \"[::]:587\"]; port 0 is any "     \
       "free one.")                                                                                 \
+    X(LISTENER, "role", WORD, IN_LISTENER(role), "submission | bounces", "submission", "",         \
+      "submission: clients hand in mail to be delivered. bounces: any host brings back bounces "   \
+      "and complaints, for the domains of `bounces`; nothing is relayed from there.")              \
     X(LISTENER, "networks", NETWORKS, LISTENER_LIST(networks, network_count), "", "", "",          \
       "Clients that may submit mail, such as [\"127.0.0.0/8\", \"::1\"]; others are refused. "     \
       "Required with auth = \"off\", where nothing else decides. With \"optional\", clients "      \
@@ -146,6 +151,9 @@
     X(ROUTE, "token_file", TEXT, IN_ROUTE(token_file), "", "", "",                                 \
       "smarthost: file whose first line is an OAuth access token (XOAUTH2), kept fresh by a "      \
       "program of yours. Read for each connection.")                                               \
+    X(ROUTE, "verp", WORD, IN_ROUTE(verp), "auto | on | off", "auto", "",                          \
+      "Whether mail goes from an address at bounces.domain. auto: to MX hosts, and not to a "      \
+      "smarthost, which may refuse a sender that it does not know.")                               \
     X(ROUTE, "connections", NUMBER, IN_ROUTE(connections), "0..10000", "0", "connections",         \
       "Connections to one site, of all nodes together; 0: no more than each worker may have "      \
       "(relay.per_destination_max). A site is the MX hosts that domains share, or a smarthost.")   \
@@ -180,6 +188,12 @@
       "bounces",                                                                                   \
       "Hard bounces (no such mailbox or domain) within 30 days that put an address on its "        \
       "suppression list; 0: none do. `kilat suppress` takes it off again.")                        \
+    X(TENANT, "suppress_complaints", BOOL, IN_TENANT(suppress_complaints), "", "yes", "",          \
+      "Whether a recipient who complains (a feedback report) is put on its suppression list.")     \
+    X(TENANT, "bounce_domain", DOMAIN, IN_TENANT(bounce_domain), "", "", "",                       \
+      "Domain of the addresses that its mail is sent from, so that SPF is checked for a domain "   \
+      "of "                                                                                        \
+      "its own; none: that of bounces.domain.")                                                    \
     X(TENANT, "weight", NUMBER, IN_TENANT(weight), "1..100", "10", "",                             \
       "Its share of a destination's connections while several tenants have mail waiting there in " \
       "the same lane: twice the weight, twice the recipients.")                                    \
@@ -393,6 +407,18 @@
     X(EVENTS, "webhook_ca", TEXT, TOP(events.webhook_ca), "", "", "",                              \
       "PEM file of the authorities that may sign the certificate of webhook; none: those of the "  \
       "system.")                                                                                   \
+    X(BOUNCES, "domain", DOMAIN, TOP(bounces.domain), "", "", "",                                  \
+      "Domain of the addresses that mail is sent from, one for each recipient, so that what "      \
+      "comes back names whom it is about. Its MX must be a listener with role = \"bounces\". "     \
+      "None: "                                                                                     \
+      "mail keeps its sender's address.")                                                          \
+    X(BOUNCES, "complaints", TEXT, TOP(bounces.complaints), "", "fbl", "",                         \
+      "Local part of the mailbox that feedback loops report to, at each of these domains.")        \
+    X(BOUNCES, "postmaster", TEXT, TOP(bounces.postmaster), "", "", "",                            \
+      "Address that mail for postmaster and abuse at these domains is sent on to; none: it is "    \
+      "refused, which RFC 5321 does not allow.")                                                   \
+    X(BOUNCES, "kept", DURATION, TOP(bounces.kept_ms), "1h..90d", "7d", "",                        \
+      "How long after its delivery a recipient is known to what comes back.")                      \
     X(LOG, "format", WORD, TOP(log.json), "plain | json", "plain", "", "Form of a line.")          \
     X(LOG, "level", WORD, TOP(log.level), "debug | info | warn | error", "info", "",               \
       "The least important lines that are written.")                                               \

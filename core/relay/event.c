@@ -38,14 +38,19 @@ static enum status write_event(json_t *event, struct buf *out)
     return STATUS_FULL;
 }
 
-static json_t *event_new(const char *name, const struct message *m, int64_t wall_ms)
+static json_t *event_of(const char *name, const char *id, struct slice tenant, int64_t wall_ms)
 {
     json_t *event = json_object();
     json_object_set_new(event, "event", json_string(name));
     json_object_set_new(event, "time_ms", json_integer(wall_ms));
-    json_object_set_new(event, "id", json_string(m->id));
-    put_text(event, "tenant", m->tenant);
+    json_object_set_new(event, "id", json_string(id));
+    put_text(event, "tenant", tenant);
     return event;
+}
+
+static json_t *event_new(const char *name, const struct message *m, int64_t wall_ms)
+{
+    return event_of(name, m->id, m->tenant, wall_ms);
 }
 
 static json_t *rcpts_of(const struct message *m)
@@ -85,5 +90,30 @@ enum status event_outcome(const struct event_outcome *o, struct buf *out)
     if (o->category != CATEGORY_NONE)
         json_object_set_new(event, "category", json_string(category_name(o->category)));
     put_text(event, "text", slice_head(o->outcome->text, EVENT_TEXT_MAX));
+    return write_event(event, out);
+}
+
+static void put_bounce(json_t *event, const struct event_returned *e)
+{
+    put_text(event, "action", slice_str(e->report->action));
+    json_object_set_new(event, "code", json_integer(e->reply->code));
+    put_text(event, "enhanced", slice_str(e->reply->enhanced));
+    put_text(event, "host", slice_str(e->report->host));
+    if (e->category != CATEGORY_NONE)
+        json_object_set_new(event, "category", json_string(category_name(e->category)));
+    put_text(event, "text", slice_head(slice_str(e->reply->text), EVENT_TEXT_MAX));
+}
+
+enum status event_returned(const struct event_returned *e, struct buf *out)
+{
+    bool is_bounce = e->report->kind == RETURNED_BOUNCE;
+    json_t *event = event_of(is_bounce ? "returned" : "complaint", e->id, e->tenant, e->wall_ms);
+    json_object_set_new(event, "from", text_of(e->sender));
+    json_object_set_new(event, "to", text_of(e->rcpt));
+    json_object_set_new(event, "delivered_ms", json_integer(e->delivered_ms));
+    if (is_bounce)
+        put_bounce(event, e);
+    else
+        put_text(event, "feedback", slice_str(e->report->feedback));
     return write_event(event, out);
 }

@@ -9,6 +9,7 @@
 #include "core/base/buf.h"
 #include "core/relay/classify.h"
 #include "core/smtp/message.h"
+#include "core/smtp/returned.h"
 
 #define EVENT_TEXT_MAX  200
 #define EVENT_RCPTS_MAX 100
@@ -27,6 +28,18 @@ struct event_outcome {
     uint32_t attempt; /* from 1 */
     int64_t wall_ms;
 };
+
+/* What came back of one recipient's mail, long after it was delivered. */
+struct event_returned {
+    const char *id; /* of the message */
+    struct slice tenant, sender, rcpt;
+    const struct returned *report; /* a bounce or a complaint */
+    const struct returned_reply *reply;
+    enum bounce_category category; /* of a bounce that says "failed" */
+    int64_t delivered_ms, wall_ms;
+};
+/* {"event":"returned",...} or {"event":"complaint",...}. FULL. */
+NODISCARD enum status event_returned(const struct event_returned *e, struct buf *out);
 
 /* What became of one recipient in one attempt. FULL. */
 NODISCARD enum status event_outcome(const struct event_outcome *o, struct buf *out);

@@ -78,6 +78,7 @@ struct smtp_txn {
     const struct message *message; /* borrowed */
     const uint32_t *rcpts;         /* borrowed; indices into message->rcpts */
     uint32_t rcpt_count;           /* at least 1 */
+    struct slice return_path; /* borrowed; said in MAIL for the message's sender; empty: that */
     struct rcpt_outcome *outcomes; /* borrowed; rcpt_count of them, zeroed by the caller */
     struct arena *arena;           /* borrowed; for the outcomes' text */
     void *owner;                   /* the driver's */

@@ -86,7 +86,7 @@ static bool lacks_utf8_address(const struct smtp_client *c, const struct smtp_tx
         return false;
     while (i < txn->rcpt_count && idn_is_needed(rcpt_address(txn, i)))
         i++;
-    return i == txn->rcpt_count || idn_is_needed(txn->message->sender);
+    return i == txn->rcpt_count || idn_is_needed(client_sender(txn));
 }
 
 /* Looks for the empty line that ends a header section, over pieces cut anywhere. */

@@ -211,12 +211,17 @@ static enum client_step on_helo_reply(struct smtp_client *c, const struct client
 
 /* --- a transaction ---------------------------------------------------------------------------- */
 
+struct slice client_sender(const struct smtp_txn *txn)
+{
+    return txn->return_path.len > 0 ? txn->return_path : txn->message->sender;
+}
+
 /* The null sender stays <> (P-190). */
 static enum client_step say_mail(struct smtp_client *c, struct gather *out)
 {
     const struct message *m = c->sending->message;
     gather_copy(out, SLICE("MAIL FROM:<"));
-    gather_copy(out, m->sender);
+    gather_copy(out, client_sender(c->sending));
     gather_copy(out, SLICE(">"));
     client_put_mail_params(c, m, out);
     gather_copy(out, SLICE("\r\n"));

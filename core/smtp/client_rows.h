@@ -100,6 +100,9 @@ void client_put_mail_params(const struct smtp_client *c, const struct message *m
 void client_put_rcpt_params(const struct smtp_client *c, const struct message *m,
                             const struct rcpt *rcpt, struct gather *out);
 
+/* The address in MAIL (client_rows.c). */
+struct slice client_sender(const struct smtp_txn *txn);
+
 /* Verdicts (client_verdict.c). Texts of verdicts are borrowed; deciding copies them. */
 struct rcpt_outcome client_verdict_of(const struct smtp_reply *r, enum outcome_stage stage);
 struct rcpt_outcome client_verdict_ours(enum outcome_stage stage, int code, const char *enhanced,

@@ -16,6 +16,9 @@
  * not can go on by DATA (P-106). There the header section is fed line by line, so that what the
  * decoder notes can be told apart.
  *
+ * What comes back to a return path is read and not stored (returned.h). It is nobody's to sign or
+ * to pass on, so nothing is wrong with it but its size.
+ *
  * The answer must not depend on how the octets were cut into reads. So the reasons have an order
  * (size, then the decoder's defects, then the first fault of the header section) rather than a
  * time.
@@ -65,7 +68,9 @@ struct smtp_content *smtp_content_new(const struct smtp_server *server, struct m
     dot_decoder_init(&c->dot);
     buf_init(&c->value, CONTENT_VALUE_MAX);
     m->size = 0;
-    content_store_trace(c);
+    if (!policy->reader)
+        content_store_trace(c);
+    c->is_lax = policy->reader != NULL;
     return c;
 }
 
@@ -95,7 +100,9 @@ static inline void take_body(struct smtp_content *c, struct slice span)
 
 static inline void take_span(struct smtp_content *c, struct slice span)
 {
-    if (c->phase == PHASE_DOOMED)
+    if (c->policy.reader)
+        returned_read(c->policy.reader, span);
+    if (c->policy.reader || c->phase == PHASE_DOOMED)
         return;
     if (defects_of(c) || is_too_big(c)) {
         content_doom(c, REPLY_OK); /* the decoder knows why */
@@ -207,6 +214,8 @@ static void set_flags(struct smtp_content *c)
 enum reply_id smtp_content_finish(struct smtp_content *c, const struct now *now)
 {
     dot_note_end(&c->dot);
+    if (c->policy.reader)
+        return is_too_big(c) ? REPLY_TOO_BIG : REPLY_OK;
     if (c->phase == PHASE_HEADER)
         content_end_in_header(c);
     enum reply_id why = refusal(c);

@@ -16,6 +16,7 @@
  */
 #include "core/base/config.h"
 #include "core/smtp/dot.h"
+#include "core/smtp/returned.h"
 #include "core/smtp/session.h"
 
 #define SMTP_HEADER_FIELDS_MAX 1000        /* P-86 */
@@ -24,6 +25,9 @@
 /* What the session knows of the transaction and the content must heed. Everything that is pointed
  * to is borrowed and outlives the content. */
 struct smtp_content_policy {
+    /* Mail that came back: it goes in here, whatever it looks like, and is not stored. NULL: mail
+     * to be delivered. */
+    struct returned_reader *reader;
     bool is_esmtp;
     bool is_authenticated;
     bool is_binary;             /* BODY=BINARYMIME was said */

@@ -26,6 +26,7 @@
 #include "core/smtp/message.h"
 #include "core/base/must.h"
 #include "core/smtp/dkim.h"
+#include "core/smtp/returned.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -111,6 +112,7 @@ void message_unref(struct message *m)
         m->content.budget->used -= m->blob_len;
     chain_done(&m->content);
     dkim_digest_free(m->dkim);
+    returned_reader_free(m->returned);
     arena_done(&m->arena);
     free(m->blob);
     free(m);

@@ -17,6 +17,7 @@
 #include "core/base/status.h"
 
 struct dkim_digest;
+struct returned_reader;
 
 #define QUEUE_ID_LEN 20 /* characters of a queue id: [0-9a-z], time-ordered, unguessable */
 
@@ -76,6 +77,8 @@ struct message {
     uint64_t size;         /* octets of the whole content, without the signature */
     /* Not part of the record: what is to be signed, until it is. */
     struct dkim_digest *dkim; /* owned; NULL: nothing */
+    /* Not part of the record: mail that came back, read (returned.h). */
+    struct returned_reader *returned; /* owned; NULL: it is mail to be delivered */
     /* Not part of the record: what the commit needs to know a message that is sent again. */
     bool has_key;
     uint8_t key[32]; /* digest of tenant and idempotency key */

@@ -44,6 +44,9 @@
     X(SENDER_DENIED, 550, "5.7.1", "You may not send from this address")                           \
     X(NULL_SENDER_DENIED, 550, "5.7.1", "You may not send from the null address")                  \
     X(SUPPRESSED, 550, "5.7.1", "Recipient is suppressed")                                         \
+    X(RETURNED, 250, "2.0.0", "Ok: read")                                                          \
+    X(NO_RETURN_PATH, 550, "5.1.1", "No mail was sent from this address")                          \
+    X(NOT_RETURNED, 550, "5.7.1", "Only bounces and complaints come in here; no mail is relayed")  \
     X(RATE_EXCEEDED, 450, "4.7.1", "Too many recipients in this minute, try again later")          \
     X(QUOTA_EXCEEDED, 452, "4.7.1", "Too many recipients in this day, try again later")            \
     X(ADMISSION_DOWN, 451, "4.3.0", "The queue did not answer, try again")                         \

@@ -26,6 +26,8 @@
 #include "core/smtp/rcpt_set.h"
 #include "core/smtp/reply.h"
 
+struct return_path_key;
+
 struct smtp_limits {
     uint64_t message_size_max; /* octets; 0: none (RFC 1870 4) */
     uint32_t recipients_max, errors_max, received_max, header_size_max;
@@ -66,6 +68,9 @@ struct smtp_service {
     const struct config *cfg;           /* borrowed; where a user's tenant is found */
     const struct config_tenant *tenant; /* of clients that do not authenticate; NULL: none */
     enum mail_lane lane;                /* of mail that asks for none */
+    /* borrowed; here come bounces and complaints, from anybody, and nothing is relayed. NULL: mail
+     * is submitted. */
+    const struct return_path_key *returns;
     /* Judges an address that XCLIENT named ("unavailable": one that nobody knows): sets is_trusted
      * and is_refused. NULL: nobody there may send XCLIENT. */
     void (*judge)(const void *ctx, struct slice client, struct smtp_peer *peer);
@@ -125,6 +130,7 @@ enum smtp_verdict {
     SMTP_NOT_QUEUED,   /* 451 4.3.0: nothing was queued, or it will be withdrawn */
     SMTP_QUEUE_FULL,   /* 452 4.3.1 */
     SMTP_KEY_CONFLICT, /* 554 5.6.0: its idempotency key was used for another message */
+    SMTP_RETURNED,     /* 250: it was a bounce or a complaint, and is known now */
     SMTP_NOT_SIGNED,   /* 451 4.7.5: it must be signed and cannot be (P-246) */
 };
 
@@ -159,6 +165,7 @@ struct smtp_session {
     char *helo;                   /* owned; sanitised (P-5); NULL before EHLO */
     struct buf line;              /* an unfinished command line; memory only while there is one */
     struct buf out;               /* replies to send */
+    bool is_returned;             /* the message is for a return path of ours: it is read here */
     struct message *message;      /* owned; from MAIL to the end of data */
     struct rcpt_set rcpts;        /* private; with message */
     struct smtp_content *content; /* owned; from DATA to the end of data */

@@ -49,6 +49,8 @@ static struct smtp_content_policy policy_of(const struct smtp_session *s)
 static void begin_content(struct smtp_session *s, const struct now *now)
 {
     struct smtp_content_policy policy = policy_of(s);
+    if (s->is_returned)
+        policy.reader = s->message->returned = returned_reader_new();
     queue_id_make(s->message->id, now->wall_ms, s->server->entropy);
     s->content = smtp_content_new(s->server, s->message, &policy, now);
 }
@@ -207,6 +209,7 @@ void smtp_session_verdict(struct smtp_session *s, enum smtp_verdict verdict, con
     case SMTP_NOT_QUEUED: session_say(s, REPLY_QUEUE_TROUBLE); break;
     case SMTP_QUEUE_FULL: session_say(s, REPLY_NO_ROOM); break;
     case SMTP_KEY_CONFLICT: session_say(s, REPLY_KEY_CONFLICT); break;
+    case SMTP_RETURNED: session_say(s, REPLY_RETURNED); break;
     case SMTP_NOT_SIGNED: session_say(s, REPLY_NOT_SIGNED); break;
     }
     s->last_progress_ms = now->mono_ms;

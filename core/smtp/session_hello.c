@@ -95,6 +95,16 @@ static void offer_limits(struct smtp_session *s)
         offer(s, "LIMITS RCPTMAX=%u", rcpts);
 }
 
+/* What only mail that goes on has a use for. */
+static void offer_delivery(struct smtp_session *s, const struct now *now)
+{
+    if (s->tls)
+        offer(s, "REQUIRETLS");
+    offer(s, "DELIVERBY %u", s->server->limits.deliver_by_min_s);
+    offer_hold(s, now);
+    offer(s, "MT-PRIORITY");
+}
+
 static void say_ehlo(struct smtp_session *s, const struct now *now)
 {
     offer(s, "%.*s", SLICE_ARG(s->server->hostname));
@@ -108,11 +118,8 @@ static void say_ehlo(struct smtp_session *s, const struct now *now)
     offer(s, "CHUNKING");
     offer(s, "BINARYMIME");
     offer(s, "DSN");
-    if (s->tls)
-        offer(s, "REQUIRETLS");
-    offer(s, "DELIVERBY %u", s->server->limits.deliver_by_min_s);
-    offer_hold(s, now);
-    offer(s, "MT-PRIORITY");
+    if (!s->service->returns)
+        offer_delivery(s, now);
     offer_limits(s);
     if (s->peer.may_xclient)
         offer(s, "XCLIENT NAME ADDR PORT PROTO HELO");

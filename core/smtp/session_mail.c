@@ -11,6 +11,7 @@
  */
 #include "core/base/must.h"
 #include "core/smtp/params.h"
+#include "core/smtp/return_path.h"
 #include "core/smtp/session_private.h"
 
 #define TRACE_SIZE    512 /* octets: about what the fields that we add take */
@@ -29,6 +30,8 @@ static uint32_t offered_params(const struct smtp_session *s)
 #define OFFER(id) (1u << SMTP_PARAM_##id)
     all = OFFER(SIZE) | OFFER(BODY) | OFFER(RET) | OFFER(ENVID) | OFFER(NOTIFY) | OFFER(ORCPT) |
           OFFER(SMTPUTF8) | OFFER(BY) | OFFER(MT_PRIORITY);
+    if (s->service->returns)
+        return all & ~(OFFER(BY) | OFFER(MT_PRIORITY));
     if (s->service->auth != AUTH_OFF)
         all |= OFFER(AUTH);
     if (s->tls)
@@ -68,6 +71,8 @@ static enum reply_id read_times(const struct smtp_session *s, struct mail_params
 static enum reply_id check_client(const struct smtp_session *s)
 {
     const struct smtp_service *service = s->service;
+    if (service->returns)
+        return REPLY_OK; /* where it may go is all that counts (session_on_rcpt) */
     bool needs_account =
         service->auth == AUTH_REQUIRED || (service->auth == AUTH_OPTIONAL && !s->peer.is_trusted);
     if (!needs_account || s->account)
@@ -88,6 +93,8 @@ static bool may_send_as(const struct smtp_session *s, struct slice mailbox)
 
 static enum reply_id check_sender(const struct smtp_session *s, const struct address *path)
 {
+    if (s->service->returns)
+        return REPLY_OK;
     if (path->mailbox.len == 0)
         return s->tenant && !s->tenant->null_sender ? REPLY_NULL_SENDER_DENIED : REPLY_OK;
     return may_send_as(s, path->mailbox) ? REPLY_OK : REPLY_SENDER_DENIED;
@@ -198,6 +205,8 @@ uint32_t session_recipients_max(const struct smtp_session *s)
 {
     uint32_t most = s->server->limits.recipients_max;
     uint32_t tenant = s->tenant ? s->tenant->recipients_max : 0;
+    if (s->service->returns)
+        return 1; /* a report is about one delivery; whoever has more says it again (P-181) */
     return tenant && tenant < most ? tenant : most;
 }
 
@@ -235,6 +244,40 @@ static enum smtp_state accept_rcpt(struct smtp_session *s)
     return SMTP_RCPT;
 }
 
+/* Of a listener for bounces: REPLY_OK, or why this is no address that anything comes back to. */
+static enum reply_id check_return_path(const struct smtp_session *s, const struct address *path)
+{
+    struct return_path known;
+    if (!s->service->returns)
+        return REPLY_OK;
+    if (path->domain.len > 0 && !return_path_is_domain(s->service->cfg, path->domain))
+        return REPLY_NOT_RETURNED;
+    return return_path_is_postmaster(s->service->cfg, path->local) ||
+                   return_path_is_complaints(s->service->cfg, path->local) ||
+                   return_path_read(s->service->returns, path->local, &known)
+               ? REPLY_OK
+               : REPLY_NO_RETURN_PATH;
+}
+
+/* What is for postmaster goes on to whom the configuration names (P-36), and a stranger hears
+ * nothing of what becomes of it: he may be somebody else (P-234). */
+static void add_rcpt(struct smtp_session *s, const struct address *path,
+                     const struct rcpt_params *p)
+{
+    struct address to = *path;
+    bool is_sent_on =
+        s->service->returns && return_path_is_postmaster(s->service->cfg, path->local);
+    if (is_sent_on)
+        must(address_parse_mailbox(slice_str(s->service->cfg->bounces.postmaster), &to) ==
+             ADDRESS_OK);
+    message_add_rcpt(s->message, to.mailbox, to.domain);
+    if (is_sent_on)
+        message_set_rcpt_dsn(s->message, DSN_NOTIFY_NEVER, SLICE_NONE);
+    else
+        message_set_rcpt_dsn(s->message, p->notify, p->orcpt);
+    s->is_returned = s->service->returns && !is_sent_on;
+}
+
 /* Each recipient has a verdict of its own; the good ones stay (P-52, P-53). */
 enum smtp_state session_on_rcpt(struct smtp_session *s, const struct smtp_command *c,
                                 const struct now *now)
@@ -248,14 +291,16 @@ enum smtp_state session_on_rcpt(struct smtp_session *s, const struct smtp_comman
         return session_decline(s, REPLY_RCPT_NEEDS_UTF8);
     if (path->is_literal)
         return session_decline(s, REPLY_RCPT_LITERAL); /* P-48 */
+    why = check_return_path(s, path);
+    if (why != REPLY_OK)
+        return session_decline(s, why);
     if (rcpt_set_contains(&s->rcpts, s->message, path->mailbox, path->domain)) {
         session_say(s, REPLY_RCPT_OK); /* P-54 */
         return SMTP_RCPT;
     }
     if (s->message->rcpt_count >= session_recipients_max(s))
         return session_decline(s, REPLY_TOO_MANY_RCPTS);
-    message_add_rcpt(s->message, path->mailbox, path->domain);
-    message_set_rcpt_dsn(s->message, p.notify, p.orcpt);
+    add_rcpt(s, path, &p);
     if (!needs_admission(s))
         return accept_rcpt(s);
     session_enter_waiting(s, s->state, SMTP_WAIT_ADMIT);

@@ -46,6 +46,7 @@ rcpt:
 accept_all:
   accept
 begin routers
+{bouncing}
 keep:
   driver = accept
   transport = keep
@@ -60,6 +61,10 @@ keep:
   delivery_date_add = false
   envelope_to_add
   return_path_add
+back:
+  driver = smtp
+  port = {returns}
+  allow_localhost
 begin retry
 * * F,1m,1m
 begin authenticators
@@ -76,6 +81,20 @@ login:
   server_condition = ${{if and {{{{eq{{$auth1}}{{{user}}}}}{{eq{{$auth2}}{{{password}}}}}}}}}
   server_set_id = $auth1
 """
+# Nobody is called "gone", which is found out after the message was taken; bounces go to `returns`.
+BOUNCING = """
+gone:
+  driver = redirect
+  local_parts = gone
+  allow_fail
+  data = :fail: No such person at this address
+back:
+  driver = manualroute
+  domains = bounces.test
+  route_list = * 127.0.0.1
+  self = send
+  transport = back
+"""
 # Exim insists on the user that its package makes, and its program is unpacked only: in a mount
 # namespace of our own there is one.
 START = """mount --bind "$FOLDER/passwd" /etc/passwd
@@ -84,8 +103,9 @@ exec "$EXIM" -C "$FOLDER/exim.conf" -bdf"""
 
 
 class Exim:
-    def __init__(self, folder, tls, users):
-        self.folder, self.tls = pathlib.Path(folder), tls
+    def __init__(self, folder, tls, users, returns=None):
+        """returns: the port that bounces for bounces.test are sent to."""
+        self.folder, self.tls, self.returns = pathlib.Path(folder), tls, returns
         (self.user, self.password), = users.items()
         self.port, self.submissions = free_port(), free_port()
         self.process = None
@@ -108,7 +128,8 @@ class Exim:
         (self.folder / "exim.conf").write_text(CONFIG.format(
             exim=program, folder=self.folder, uid=uid, gid=gid, port=self.port, key=key,
             submissions=self.submissions, certificate=certificate, user=self.user,
-            password=self.password))
+            password=self.password, bouncing=BOUNCING if self.returns else "",
+            returns=self.returns or 25))
         new_space = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
         self.process = subprocess.Popen(
             [*new_space, "sh", "-e", "-c", START], preexec_fn=end_with_us,
