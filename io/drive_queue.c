@@ -67,6 +67,7 @@ struct queue_driver *queue_new(struct worker *w)
     list_init(&q->chunks_waiting);
     make_token(q);
     struct commit_config commit = { .shards = w->shards,
+                                    .packs = w->cfg->queue.compress,
                                     .lease_ms = w->cfg->queue.lease_ms,
                                     .key_ttl_ms = w->cfg->queue.idempotency_ttl_ms,
                                     .events_max = w->cfg->events.size_max / w->shards,

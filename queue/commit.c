@@ -80,6 +80,7 @@ struct committer *commit_new(const struct commit_config *cfg)
     list_init(&c->flight);
     list_init(&c->answered);
     buf_init(&c->scratch, SCRATCH_MAX);
+    buf_init(&c->pack_scratch, 2 * PACK_MAX);
     c->next_number = 1;
     c->is_up = true;
     c->messages.next_ms = c->finishing.next_ms = BACKOFF_MIN_MS;
@@ -117,6 +118,7 @@ void commit_free(struct committer *c)
     while ((node = list_pop_front(&c->answered)))
         batch_free(list_entry(node, struct commit_batch, node));
     buf_done(&c->scratch);
+    buf_done(&c->pack_scratch);
     free(c->spans);
     free(c->shards);
     free(c);
@@ -164,6 +166,7 @@ void commit_add(struct committer *c, struct commit_entry *entry, const struct no
         bind_to_key(c, entry);
     c->now_ms = now->mono_ms;
     entry->slot = NULL;
+    entry->pack = c->cfg.packs ? pack_new(entry->message, &c->pack_scratch) : NULL;
     entry->may_be_stored = false;
     list_init(&entry->by_deadline);
     c->inside++;

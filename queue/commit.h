@@ -53,6 +53,7 @@ struct commit_target {
 };
 
 struct commit_entry;
+struct pack;
 struct commit_slot; /* commit_batch.h */
 /* Called exactly once. With SMTP_QUEUED and no first_id, entry->shard is final and targets that are
  * LEASED are this worker's (one whose lease passed on while the commit's reply was lost has become
@@ -81,6 +82,7 @@ struct commit_entry {
     struct slice event; /* borrowed: JSON that tells of the message when it is durable; or none */
     /* commit's own from here on; zero before commit_add */
     struct list by_deadline;
+    struct pack *pack;        /* one reference; how its content is stored; NULL: as it is */
     struct commit_slot *slot; /* in the batch in flight that carries it; NULL: it waits */
     bool must_succeed;        /* it came with company */
     bool may_be_stored;       /* a batch of unknown fate carried it */
@@ -133,6 +135,7 @@ struct commit_config {
     bool is_clustered;
     uint32_t lease_ms;
     uint64_t key_ttl_ms; /* how long an idempotency key is kept */
+    bool packs;          /* contents are compressed where that helps (queue/pack.h) */
     uint64_t events_max; /* octets of events in a shard; 0: none are told */
     char worker[QUEUE_WORKER_LEN + 1];
     struct metrics *metrics;

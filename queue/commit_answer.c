@@ -28,6 +28,8 @@ void commit_answer(struct committer *c, struct commit_entry *entry, enum smtp_ve
 {
     list_remove(&entry->by_deadline);
     entry->slot = NULL;
+    pack_unref(entry->pack);
+    entry->pack = NULL;
     c->inside--;
     entry->done(entry, verdict);
 }

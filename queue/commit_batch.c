@@ -66,6 +66,8 @@ void batch_free(struct commit_batch *b)
     }
     for (uint32_t i = 0; i < b->slot_count; i++)
         message_unref(b->slots[i].message);
+    for (uint32_t i = 0; i < b->slot_count; i++)
+        pack_unref(b->slots[i].pack);
     free(b->slots);
     free(b->runs);
     free(b);
@@ -128,7 +130,7 @@ enum status batch_encode_entry(const struct commit_entry *entry, struct buf *scr
                                struct commit_span *spans)
 {
     uint32_t start = scratch->len;
-    enum status st = message_encode_envelope(entry->message, scratch);
+    enum status st = message_encode_envelope(entry->message, entry->pack != NULL, scratch);
     spans[0] = (struct commit_span){ start, scratch->len - start };
     for (uint32_t k = 0; st == STATUS_OK && k < entry->target_count; k++) {
         uint32_t at = scratch->len;
@@ -223,6 +225,11 @@ static void put_enqueue(const struct commit_batch *b, const struct commit_run *r
         put_keys(slots, run->slot_count, cfg, out);
 }
 
+size_t batch_content_len(const struct message *m, const struct pack *pack)
+{
+    return pack ? pack->len : m->blob ? m->body.len : m->content.len;
+}
+
 static void put_record(const struct commit_slot *slot, struct slice envelope, struct gather *out)
 {
     const struct message *m = slot->message;
@@ -230,12 +237,15 @@ static void put_record(const struct commit_slot *slot, struct slice envelope, st
     redis_command_begin(out, 5);
     redis_arg(out, SLICE("SET"));
     redis_arg(out, queue_key_record(key, slot->shard, m->id));
-    redis_arg_open(out, envelope.len + (m->blob ? m->body.len : m->content.len));
+    redis_arg_open(out, envelope.len + batch_content_len(m, slot->pack));
     gather_copy(out, envelope);
-    if (m->blob)
+    if (slot->pack)
+        gather_ref(out, slice_of(slot->pack->octets, slot->pack->len));
+    else if (m->blob)
         gather_ref(out, m->body);
-    for (const struct chain_seg *seg = m->content.head; seg && !m->blob; seg = seg->next)
-        gather_ref(out, slice_of(seg->data, seg->len));
+    else
+        for (const struct chain_seg *seg = m->content.head; seg; seg = seg->next)
+            gather_ref(out, slice_of(seg->data, seg->len));
     redis_arg_close(out);
     redis_arg(out, SLICE("XX"));
     redis_arg(out, SLICE("KEEPTTL"));

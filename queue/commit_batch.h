@@ -9,6 +9,7 @@
  * the messages' content.
  */
 #include "queue/commit.h"
+#include "queue/pack.h"
 
 /* A run of the committer's scratch buffer. */
 struct commit_span {
@@ -29,6 +30,7 @@ enum slot_fate {
 struct commit_slot {
     struct commit_entry *entry; /* NULL: it was answered at its deadline */
     struct message *message;    /* one reference */
+    struct pack *pack;          /* one reference; NULL: the content goes as it is */
     uint16_t shard;
     uint16_t run;        /* which of the batch's runs it is in */
     uint32_t first_span; /* its envelope, then its items; only while encoding */
@@ -74,6 +76,8 @@ void batch_free(struct commit_batch *b); /* drops its messages; calls must hold 
 struct commit_call *batch_add_call(struct commit_batch *b, enum commit_finish_kind kind,
                                    uint16_t shard);
 
+/* Octets of a message's content as it is stored. */
+size_t batch_content_len(const struct message *m, const struct pack *pack);
 /* Appends an entry's envelope and items to scratch, a span for each to spans. FULL or BAD: this
  * message can never be queued; nothing was appended. */
 NODISCARD enum status batch_encode_entry(const struct commit_entry *entry, struct buf *scratch,

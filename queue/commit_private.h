@@ -39,6 +39,7 @@ struct committer {
     bool is_full; /* the last transaction met a full Redis: finishes go alone */
     struct backoff messages, finishing;
     struct buf scratch;        /* of the batch being sealed */
+    struct buf pack_scratch;   /* of the content being packed */
     struct commit_span *spans; /* owned; of the batch being sealed */
     uint32_t span_count, span_cap;
     int64_t now_ms; /* monotonic; as of the last call that brought it */

@@ -38,10 +38,10 @@ struct load {
 static struct load load_of(const struct commit_entry *entry, uint32_t encoded)
 {
     const struct message *m = entry->message;
-    struct load l = { m->blob ? m->body.len : m->content.len, PARTS_PER_ENTRY,
-                      entry->target_count };
+    struct load l = { batch_content_len(m, entry->pack), PARTS_PER_ENTRY, entry->target_count };
     l.octets += encoded;
-    for (const struct chain_seg *seg = m->content.head; seg; seg = seg->next)
+    l.parts += entry->pack != NULL;
+    for (const struct chain_seg *seg = m->content.head; seg && !entry->pack; seg = seg->next)
         l.parts++;
     return l;
 }
@@ -60,6 +60,7 @@ static void put_in_slot(struct committer *c, struct commit_batch *b, struct comm
     struct commit_slot *slot = &b->slots[b->slot_count++];
     *slot = (struct commit_slot){ .entry = entry,
                                   .message = message_ref(entry->message),
+                                  .pack = pack_ref(entry->pack),
                                   .shard = run->shard,
                                   .run = (uint16_t)(run - b->runs),
                                   .first_span = c->span_count };

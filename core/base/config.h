@@ -252,6 +252,7 @@ struct config {
         uint32_t shards;             /* fixed when the queue is first made */
         uint32_t lease_ms;           /* a worker silent for this long is reaped */
         uint32_t stream_size;        /* octets above which content streams to Redis in chunks */
+        bool compress;               /* contents are stored compressed where that helps */
         uint32_t deliveries_max;     /* deliveries in memory, all workers */
         uint64_t idempotency_ttl_ms; /* how long an idempotency key is remembered */
     } queue;

@@ -331,6 +331,9 @@
       "another.")                                                                                  \
     X(QUEUE, "stream_size", SIZE, TOP(queue.stream_size), "16k..16m", "256k", "octets",            \
       "Messages larger than this go to Redis in pieces while they arrive.")                        \
+    X(QUEUE, "compress", BOOL, TOP(queue.compress), "", "yes", "",                                 \
+      "Whether contents are kept in Redis compressed (LZ4) where that saves an eighth or more; "   \
+      "larger ones that go in pieces are not.")                                                    \
     X(QUEUE, "deliveries_max", NUMBER, TOP(queue.deliveries_max), "100..1000000", "10000",         \
       "deliveries", "Deliveries in memory, all workers together; the rest waits in Redis.")        \
     X(QUEUE, "idempotency_ttl", DURATION, TOP(queue.idempotency_ttl_ms), "1min..30d", "24h", "",   \

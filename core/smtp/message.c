@@ -15,6 +15,8 @@
  * single field may not come twice, the ones that a delivery needs must be there, and the content
  * must be as long as the record says. A field that is optional is written only when it says
  * something, so most records have none of them and records from before they existed read the same.
+ * With TAG_PACKED the content is compressed; the record's size is that of the content as it was.
+ *
  * A tag from 128 on that is not known is skipped, so that a newer version may add what an older one
  * can do without; another unknown tag, or an unknown flag, is BAD: better kept for a newer version
  * than delivered wrong.
@@ -29,6 +31,7 @@
 #include "core/smtp/returned.h"
 
 #include <endian.h>
+#include <lz4.h>
 #include <stdlib.h>
 
 #define MAGIC         "K1"
@@ -38,6 +41,8 @@
 #define RCPT_DSN_HEAD 1       /* notify, before the orcpt */
 #define RCPT_CAP_MIN  4
 #define SKIPPABLE_MIN 128
+#define PACKED_LZ4    1   /* value of TAG_PACKED: the content is one LZ4 block */
+#define LZ4_RATIO_MAX 255 /* no block says more */
 #define FLAGS_KNOWN                                                                                \
     (MESSAGE_8BIT | MESSAGE_DOT_LINES | MESSAGE_BOUNCE | MESSAGE_UTF8 | MESSAGE_BINARY |           \
      MESSAGE_REQUIRE_TLS | MESSAGE_TLS_OPTIONAL | MESSAGE_BY_RETURN | MESSAGE_BY_TRACE)
@@ -62,6 +67,7 @@ enum tag {
     TAG_HOLD_UNTIL_MS,
     TAG_DELIVER_BY_MS,
     TAG_SIGNATURE,
+    TAG_PACKED,
     TAG_COUNT
 };
 
@@ -82,6 +88,7 @@ static const struct layout {
     [TAG_ENVID] = { KIND_TEXT, 0, true },           [TAG_RET] = { KIND_NUMBER, 1, true },
     [TAG_PRIORITY] = { KIND_NUMBER, 1, true },      [TAG_HOLD_UNTIL_MS] = { KIND_NUMBER, 8, true },
     [TAG_DELIVER_BY_MS] = { KIND_NUMBER, 8, true }, [TAG_SIGNATURE] = { KIND_TEXT, 0, true },
+    [TAG_PACKED] = { KIND_NUMBER, 1, true },
 };
 
 struct message *message_new(struct chain_budget *budget)
@@ -115,6 +122,7 @@ void message_unref(struct message *m)
     returned_reader_free(m->returned);
     arena_done(&m->arena);
     free(m->blob);
+    free(m->unpacked);
     free(m);
 }
 
@@ -195,6 +203,7 @@ static uint64_t number_of_field(const struct message *m, enum tag tag)
     case TAG_SIZE: return m->size;
     case TAG_RET: return m->ret;
     case TAG_PRIORITY: return (uint8_t)m->priority;
+    case TAG_PACKED: return 0; /* written by hand, last */
     case TAG_HOLD_UNTIL_MS: return (uint64_t)m->hold_until_ms;
     default: must(tag == TAG_DELIVER_BY_MS); return (uint64_t)m->deliver_by_ms;
     }
@@ -212,6 +221,7 @@ static bool set_number(struct message *m, enum tag tag, uint64_t number)
     case TAG_RET: m->ret = (enum dsn_ret)number; return number <= DSN_RET_HDRS;
     case TAG_PRIORITY: m->priority = (int8_t)number; return m->priority >= -9 && m->priority <= 9;
     case TAG_HOLD_UNTIL_MS: m->hold_until_ms = (int64_t)number; return true;
+    case TAG_PACKED: return number == PACKED_LZ4; /* has_tag looks for it */
     default:
         must(tag == TAG_DELIVER_BY_MS);
         m->deliver_by_ms = (int64_t)number;
@@ -329,9 +339,14 @@ static char *put_fields(char *to, const struct message *m)
     return to;
 }
 
-enum status message_encode_envelope(const struct message *m, struct buf *out)
+static char *put_packed(char *to)
 {
-    size_t fields = fields_size(m);
+    return put_number(put_field_head(to, TAG_PACKED, 1), PACKED_LZ4, 1);
+}
+
+enum status message_encode_envelope(const struct message *m, bool is_packed, struct buf *out)
+{
+    size_t fields = fields_size(m) + (is_packed ? FIELD_HEAD + 1 : 0);
     if (fields > MESSAGE_ENVELOPE_MAX - HEAD_LEN)
         return STATUS_FULL;
     char *start = buf_reserve(out, (uint32_t)(HEAD_LEN + fields));
@@ -339,6 +354,8 @@ enum status message_encode_envelope(const struct message *m, struct buf *out)
         return STATUS_FULL;
     char *end = put_octets(start, SLICE(MAGIC));
     end = put_fields(put_number(end, fields, 4), m);
+    if (is_packed)
+        end = put_packed(end);
     must((size_t)(end - start) == HEAD_LEN + fields);
     out->len += (uint32_t)(HEAD_LEN + fields);
     return STATUS_OK;
@@ -425,7 +442,7 @@ static bool has_all_needed(uint32_t seen)
 }
 
 /* All fields, each known one once. */
-static bool read_fields(struct message *m, struct slice fields)
+static bool read_fields(struct message *m, struct slice fields, bool *is_packed)
 {
     uint32_t seen = 0;
     struct slice head, octets;
@@ -438,7 +455,21 @@ static bool read_fields(struct message *m, struct slice fields)
         if (!read_field(m, tag, octets, &seen))
             return false;
     }
+    *is_packed = seen & 1u << TAG_PACKED;
     return has_all_needed(seen);
+}
+
+/* The content as it was; what the record says of its size is believed only as far as that many
+ * octets can have become so few. */
+static bool unpack(struct message *m)
+{
+    if (m->chunk_count > 0 || m->size == 0 || m->body.len > INT32_MAX ||
+        m->size > m->body.len * LZ4_RATIO_MAX || m->size > INT32_MAX)
+        return false;
+    m->unpacked = mem_alloc((size_t)m->size);
+    int len = LZ4_decompress_safe(m->body.ptr, m->unpacked, (int)m->body.len, (int)m->size);
+    m->body = slice_of(m->unpacked, (size_t)m->size);
+    return len >= 0 && (uint64_t)len == m->size;
 }
 
 /* The content that is here must be all of it, or, with chunks, the end of it. */
@@ -450,14 +481,15 @@ static bool size_fits(const struct message *m)
 static bool read_record(struct message *m, struct slice record)
 {
     struct slice magic, length, fields;
+    bool is_packed;
     if (!cut(&record, 2, &magic) || !slice_eq(magic, SLICE(MAGIC)))
         return false;
     if (!cut(&record, 4, &length) || number_of(length) > MESSAGE_ENVELOPE_MAX - HEAD_LEN)
         return false;
-    if (!cut(&record, (size_t)number_of(length), &fields) || !read_fields(m, fields))
+    if (!cut(&record, (size_t)number_of(length), &fields) || !read_fields(m, fields, &is_packed))
         return false;
     m->body = record;
-    return size_fits(m);
+    return is_packed ? unpack(m) : size_fits(m);
 }
 
 enum status message_decode(char *blob, size_t len, struct chain_budget *budget,
@@ -469,9 +501,9 @@ enum status message_decode(char *blob, size_t len, struct chain_budget *budget,
         return STATUS_BAD;
     }
     m->blob = blob;
-    m->blob_len = len;
+    m->blob_len = len + (m->unpacked ? m->body.len : 0);
     if (budget)
-        budget->used += len;
+        budget->used += m->blob_len;
     *out = m;
     return STATUS_OK;
 }

@@ -71,8 +71,9 @@ struct message {
     int64_t accepted_ms;   /* wall clock, when the end of data was seen */
     struct chain content;  /* trace header and content that is in memory */
     char *blob;            /* owned; the record read back from Redis; NULL otherwise */
-    size_t blob_len;       /* octets of blob, counted in the budget */
-    struct slice body;     /* with blob: the content in it */
+    char *unpacked;        /* owned; the content, when the record has it compressed; else NULL */
+    size_t blob_len;       /* octets of both, counted in the budget */
+    struct slice body;     /* with blob: the content */
     uint32_t chunk_count;  /* content octets before `content` that are chunks in Redis */
     uint64_t size;         /* octets of the whole content, without the signature */
     /* Not part of the record: what is to be signed, until it is. */
@@ -118,10 +119,12 @@ void message_add_rcpt(struct message *m, struct slice address, struct slice doma
 
 /*
  * The stored form: "K1", envelope length, tagged fields, then content. The envelope part is
- * appended to out; the content follows it as it lies in m->content. FULL: out is too small.
+ * appended to out; the content follows it as it lies in m->content, or, is_packed, as one LZ4 block
+ * of all of it (a message without chunks). FULL: out is too small.
  */
 #define MESSAGE_ENVELOPE_MAX (1024 * 1024)
-NODISCARD enum status message_encode_envelope(const struct message *m, struct buf *out);
+NODISCARD enum status message_encode_envelope(const struct message *m, bool is_packed,
+                                              struct buf *out);
 /* Takes ownership of blob (malloc, len octets) on success only. BAD: not a record we wrote, or of a
  * newer version. The id is not part of the record: the caller sets it. */
 NODISCARD enum status message_decode(char *blob, size_t len, struct chain_budget *budget,

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kilat queue: looking at the queue and acting on it, while the gateway runs."""
+import base64
+import os
 import re
 import time
 
@@ -83,6 +85,29 @@ def test_hold_route_is_released(gateways):
     time.sleep(2)
     assert kilat.process.poll() is None, kilat.tail()
     assert ident in kilat.queue("list", "held")
+
+
+@pytest.mark.parametrize("compress", ["yes", "no"])
+def test_compressed(gateways, mx, compress):
+    """Contents are stored as they are told to be, and go out as they came, also by a gateway that
+    would store them otherwise."""
+    kilat = gateways(route={"*": HOLD}, queue={"compress": compress})
+    contents = [message(size) for size in (300, 5000, 200_000)]
+    contents.append(b"Subject: noise\r\n\r\n" + base64.encodebytes(os.urandom(9000))
+                    .replace(b"\n", b"\r\n"))
+    ids = [queue_id(send(kilat.port, content)) for content in contents]
+    stored = [max(int(kilat.redis("STRLEN", f"{{q{shard}}}b:{ident}")[0]) for shard in range(16))
+              for ident in ids]
+    assert stored[0] > 300 and stored[3] > 12_000
+    assert (stored[1] < 1000 and stored[2] < 5000) == (compress == "yes")
+    kilat.stop()
+    kilat.reconfigure(route={"*": smarthost(mx.port)},
+                      queue={"compress": "no" if compress == "yes" else "yes"})
+    kilat.start()
+    kilat.queue("release", "all")
+    got = [m.content for m in mx.wait(4)]
+    for content in contents:
+        assert any(whole.endswith(content.split(b"\r\n\r\n", 1)[1]) for whole in got)
 
 
 def test_retry_now(gateways, mx):

@@ -15,8 +15,8 @@ static void check_message(const struct message *m, struct slice record)
     must(slice_lies_in(m->client, record) && slice_lies_in(m->tenant, record));
     must(slice_lies_in(m->user, record) && slice_lies_in(m->envid, record));
     must(m->ret <= DSN_RET_HDRS && m->priority >= -9 && m->priority <= 9);
-    must(m->body.len <= m->size && m->body.len <= record.len);
-    must(m->body.len == 0 || m->body.ptr + m->body.len == record.ptr + record.len);
+    must(m->body.len <= m->size && (m->unpacked || m->body.len <= record.len));
+    must(m->body.len == 0 || m->unpacked || m->body.ptr + m->body.len == record.ptr + record.len);
     for (uint32_t i = 0; i < m->rcpt_count; i++) {
         struct slice address = m->rcpts[i].address, domain = m->rcpts[i].domain;
         must(address.len > 0 && slice_lies_in(address, record));
@@ -48,7 +48,7 @@ static char *write_record(const struct message *m, size_t *len)
 {
     struct buf out;
     buf_init(&out, MESSAGE_ENVELOPE_MAX);
-    must(message_encode_envelope(m, &out) == STATUS_OK);
+    must(message_encode_envelope(m, false, &out) == STATUS_OK);
     char *record = mem_alloc(out.len + m->body.len);
     memcpy(record, out.ptr, out.len);
     if (m->body.len > 0)

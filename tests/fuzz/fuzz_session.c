@@ -112,7 +112,7 @@ static void keep(struct talk *k, struct message *m)
     struct buf record;
     char *text = test_flatten(&m->content);
     buf_init(&record, OUT_MAX);
-    must(message_encode_envelope(m, &record) == STATUS_OK);
+    must(message_encode_envelope(m, false, &record) == STATUS_OK);
     append(&k->contents, buf_slice(&record));
     append(&k->contents, slice_of(text, m->content.len));
     buf_done(&record);

@@ -118,9 +118,9 @@ static inline void on_lease_lost(void *ctx, uint16_t shard)
 static inline void gateway_init(struct gateway *g, const char *token, uint32_t lease_ms)
 {
     memset(g, 0, sizeof *g);
-    struct commit_config commit = { .shards = SHARDS,
-                                    .lease_ms = lease_ms,
-                                    .key_ttl_ms = 86400000 };
+    struct commit_config commit = {
+        .shards = SHARDS, .packs = true, .lease_ms = lease_ms, .key_ttl_ms = 86400000
+    };
     struct claim_config claim = { .shards = SHARDS, .lease_ms = lease_ms };
     struct claim_sink sink = { g, on_delivery, on_broken, on_lease_lost, NULL };
     snprintf(commit.worker, sizeof commit.worker, "%s", token);

@@ -115,7 +115,7 @@ static struct slice record(struct buf *out)
     message_add_rcpt(m, SLICE("b@x.example"), SLICE("x.example"));
     m->size = 5;
     buf_init(out, 4096);
-    assert_int_equal(message_encode_envelope(m, out), STATUS_OK);
+    assert_int_equal(message_encode_envelope(m, false, out), STATUS_OK);
     assert_int_equal(buf_append(out, SLICE("hello")), STATUS_OK);
     message_unref(m);
     return buf_slice(out);

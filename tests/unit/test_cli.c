@@ -58,7 +58,7 @@ static void put_record(struct fixture *f, const char *shard, const char *id)
     m->size = 4321;
     message_add_rcpt(m, SLICE("first@example.org"), SLICE("example.org"));
     message_add_rcpt(m, SLICE("second@example.org"), SLICE("example.org"));
-    assert_int_equal(message_encode_envelope(m, &record), STATUS_OK);
+    assert_int_equal(message_encode_envelope(m, false, &record), STATUS_OK);
     for (size_t i = 0; i < m->size; i++) /* the content follows the envelope */
         assert_int_equal(buf_append(&record, SLICE("x")), STATUS_OK);
     snprintf(key, sizeof key, "{%s}b:%s", shard, id);

@@ -40,7 +40,7 @@ static char *make_record(const struct message *m, size_t *len)
 {
     struct buf out;
     buf_init(&out, MESSAGE_ENVELOPE_MAX);
-    assert_int_equal(message_encode_envelope(m, &out), STATUS_OK);
+    assert_int_equal(message_encode_envelope(m, false, &out), STATUS_OK);
     char *record = malloc(out.len + sizeof(CONTENT) - 1);
     memcpy(record, out.ptr, out.len);
     memcpy(record + out.len, CONTENT, sizeof(CONTENT) - 1);
@@ -145,7 +145,7 @@ static void no_wish_takes_no_room(void **state)
     message_set_rcpt_dsn(m, 0, SLICE_NONE);
     m->size = sizeof(CONTENT) - 1;
     buf_init(&out, MESSAGE_ENVELOPE_MAX);
-    assert_int_equal(message_encode_envelope(m, &out), STATUS_OK);
+    assert_int_equal(message_encode_envelope(m, false, &out), STATUS_OK);
     assert_int_equal(out.len, 6 + 10 * 5 + 4 + 1 + 2 + 3 + 8 + 4 + 8);
     buf_done(&out);
     char *record = make_record(m, &len);
@@ -198,16 +198,16 @@ static void an_envelope_has_its_maximum(void **state)
     memset(address, 'a', sizeof(address));
     for (int i = 0; i < 15; i++)
         message_add_rcpt(m, slice_of(address, sizeof(address)), SLICE_NONE);
-    assert_int_equal(message_encode_envelope(m, &out), STATUS_OK);
+    assert_int_equal(message_encode_envelope(m, false, &out), STATUS_OK);
     buf_clear(&out);
     message_add_rcpt(m, slice_of(address, sizeof(address)), SLICE_NONE);
-    assert_int_equal(message_encode_envelope(m, &out), STATUS_FULL);
+    assert_int_equal(message_encode_envelope(m, false, &out), STATUS_FULL);
     assert_int_equal(out.len, 0);
     buf_done(&out);
     message_unref(m);
     m = make_message();
     buf_init(&out, 100); /* too small for this one */
-    assert_int_equal(message_encode_envelope(m, &out), STATUS_FULL);
+    assert_int_equal(message_encode_envelope(m, false, &out), STATUS_FULL);
     assert_int_equal(out.len, 0);
     buf_done(&out);
     message_unref(m);
