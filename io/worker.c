@@ -21,7 +21,7 @@
 #define CONNS_SPARE   64   /* Redis links, refused clients on their way out */
 #define WAIT_MAX_MS   1000 /* gauges and buffers are looked at this often */
 #define CALM_EVERY_MS 60000
-#define GATHER_SHARE  4
+#define GATHER_SHARE  2
 #define GATHER_MAX    64
 #define LOAD_HIGH     90 /* percent of a limit at which /readyz turns false */
 #define LOAD_CALM     70 /* ... and below which it is true again */
@@ -99,7 +99,7 @@ static int64_t wait_ms(struct worker *w, bool more_to_do)
     return wait > 0 ? wait : 0;
 }
 
-/* How many completions to gather before waking: a quarter of the peers that have something to say,
+/* How many completions to gather before waking: half of the peers that have something to say,
  * so nobody waits for a loop that few use, and a busy one is not woken for each segment. */
 static uint32_t expected(const struct worker *w)
 {
