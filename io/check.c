@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * check - `kilat check`: everything that a start reads and asks is read and asked, and nothing is
- * started: the kernel, the certificates, the users, the keys of tokens and of DKIM, an external
- * Redis. What is good is said on standard output; the first thing that is not, on standard error.
+ * started: the kernel, the certificates, the users, the keys of tokens and of DKIM, the addresses
+ * that mail leaves from, an external Redis. What is good is said on standard output; the first
+ * thing that is not, on standard error.
  *
  * Not asked: whether ports are free (the gateway that runs has them) and the embedded Redis.
  *
@@ -18,9 +19,13 @@
 #include "io/ring.h"
 #include "io/rules_store.h"
 #include "io/tls.h"
+#include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #define ERROR_MAX 2048
 
@@ -156,6 +161,45 @@ static enum status check_dkim(const struct config *cfg, struct buf *error)
     return st;
 }
 
+/* --- addresses that mail leaves from --------------------------------------------------------- */
+
+/* A gateway starts without an address that the machine does not have (yet), and defers what would
+ * leave from it. */
+static enum status try_address(const struct config_source *source,
+                               const struct sockaddr_storage *addr, struct buf *error)
+{
+    if (addr->ss_family == 0)
+        return STATUS_OK;
+    socklen_t len =
+        addr->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    int fd = socket(addr->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool is_ours = fd >= 0 && bind(fd, (const struct sockaddr *)addr, len) == 0;
+    int why = errno;
+    if (fd >= 0)
+        close(fd);
+    return is_ours ? STATUS_OK
+                   : fail_with(error, STATUS_BAD,
+                               "source \"%s\": no mail can leave from its %s address: %s: write an "
+                               "address of this machine",
+                               source->name, addr->ss_family == AF_INET ? "IPv4" : "IPv6",
+                               strerror(why));
+}
+
+static enum status check_sources(const struct config *cfg, struct buf *error)
+{
+    for (size_t i = 0; i < cfg->source_count; i++) {
+        const struct config_source *source = &cfg->sources[i];
+        enum status st = try_address(source, &source->v4, error);
+        if (st == STATUS_OK)
+            st = try_address(source, &source->v6, error);
+        if (st != STATUS_OK)
+            return st;
+    }
+    if (cfg->source_count > 0)
+        printf("sources\n  %-18s %zu\n", "addresses usable", cfg->source_count);
+    return STATUS_OK;
+}
+
 /* --- Redis ----------------------------------------------------------------------------------- */
 
 /* A URL without its user and password. */
@@ -183,7 +227,8 @@ static enum status check_redis(const struct config *cfg, struct buf *error)
 int node_check(const struct config *cfg)
 {
     static enum status (*const checks[])(const struct config *, struct buf *) = {
-        check_ring, check_certificates, check_users, check_rules, check_dkim, check_redis
+        check_ring, check_certificates, check_users, check_rules,
+        check_dkim, check_sources,      check_redis
     };
     struct buf error;
     enum status st = STATUS_OK;

@@ -148,11 +148,29 @@ struct conn *conn_adopt(struct conn_table *t, struct ring_socket s,
     return c;
 }
 
-struct conn *conn_connect(struct conn_table *t, const struct sockaddr *addr, socklen_t len,
+/* The port is chosen with connect, when the other end is known: one that is taken towards another
+ * host will do. */
+static int bound_socket(const struct sockaddr *from, sa_family_t family, socklen_t len)
+{
+    int one = 1;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || !from)
+        return fd;
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (bind(fd, from, len) == 0)
+        return fd;
+    int why = errno;
+    close(fd);
+    errno = why;
+    return -1;
+}
+
+struct conn *conn_connect(struct conn_table *t, const struct sockaddr *from,
+                          const struct sockaddr *addr, socklen_t len,
                           const struct conn_events *events, void *owner)
 {
     int one = 1;
-    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = bound_socket(from, addr->sa_family, len);
     if (fd < 0)
         return NULL;
     struct conn *c = take_slot(t);

@@ -109,8 +109,10 @@ void conn_table_done(struct conn_table *t); /* frees all; the ring must be gone 
  * closes the socket). */
 struct conn *conn_adopt(struct conn_table *t, struct ring_socket s,
                         const struct conn_events *events, void *owner);
-/* Starts to connect. NULL: the table is full or no socket could be made (errno says). */
-struct conn *conn_connect(struct conn_table *t, const struct sockaddr *addr, socklen_t len,
+/* Starts to connect. from: the address of ours that it comes from, of the same family; NULL: the
+ * system chooses. NULL: the table is full, or no socket could be made or bound (errno says). */
+struct conn *conn_connect(struct conn_table *t, const struct sockaddr *from,
+                          const struct sockaddr *addr, socklen_t len,
                           const struct conn_events *events, void *owner);
 
 /* Where to append output; it leaves at the end of the loop turn. */

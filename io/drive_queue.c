@@ -141,7 +141,7 @@ static void connect_link(struct link *l)
         addr = (const struct sockaddr *)&un;
         len = sizeof un;
     }
-    l->conn = conn_connect(&l->q->w->conns, addr, len, &link_events, l);
+    l->conn = conn_connect(&l->q->w->conns, NULL, addr, len, &link_events, l);
     l->state = l->conn ? LINK_CONNECTING : LINK_DOWN;
     if (l->conn)
         wheel_set(&l->q->w->wheel, &l->reconnect, l->q->w->now.mono_ms + ANSWER_MS);

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NO_FAMILY    "the source has no address of the family that the hosts have"
 #define NONE_ALLOWED "the MTA-STS policy of the domain allows none of its MX hosts"
 
 /* A destination at the resolver. A smarthost's fallbacks are looked up one after the other, and
@@ -84,6 +85,7 @@ struct relay_driver *relay_new(struct worker *w)
         return NULL;
     }
     r->sites = relay_sites_new(r);
+    r->sources = relay_sources_new(r);
     r->reports = tls_reports_new(w, r->resolver);
     r->sts = sts_store_new(w, r->resolver, r->tls, r->reports);
     r->webhook = webhook_new(w, r->resolver, r->tls);
@@ -105,12 +107,19 @@ static void drop(struct relay_driver *r, struct delivery *d)
     delivery_free(d);
 }
 
+/* A delivery of that shard that is not on a connection; NULL: none is left. */
+static struct delivery *take_waiting(struct relay_driver *r, uint16_t shard)
+{
+    struct delivery *d = relay_sources_take_shard(r->sources, shard);
+    return d ? d : relay_pool_take_shard(r->pool, shard);
+}
+
 void relay_free(struct relay_driver *r)
 {
     must(list_is_empty(&r->outbounds));
     struct delivery *d;
     for (uint16_t shard = 0; shard < r->w->shards; shard++)
-        while ((d = relay_pool_take_shard(r->pool, shard)))
+        while ((d = take_waiting(r, shard)))
             drop(r, d);
     settle_done(&r->settle);
     free(r->shards);
@@ -120,6 +129,7 @@ void relay_free(struct relay_driver *r)
     tls_reports_free(r->reports);
     webhook_free(r->webhook);
     relay_sites_free(r->sites);
+    relay_sources_free(r->sources);
     tls_client_free(r->tls);
     struct list *node;
     while ((node = list_pop_front(&r->lookups)))
@@ -203,7 +213,7 @@ void relay_lease_lost(struct relay_driver *r, uint16_t shard)
     struct delivery *d;
     r->shards[shard].is_barred = true;
     r->shards[shard].barred_until_ms = r->w->now.mono_ms + r->w->cfg->queue.lease_ms;
-    while ((d = relay_pool_take_shard(r->pool, shard)))
+    while ((d = take_waiting(r, shard)))
         settle_release(&r->settle, d);
 }
 
@@ -224,11 +234,9 @@ static bool is_routed_as_before(struct relay_driver *r, const struct delivery *d
     if (d->dest[0] == '!')
         return false;
     for (uint32_t i = 0; i < d->rcpt_count; i++) {
-        char key[DEST_KEY_MAX];
         struct slice domain = d->message->rcpts[d->rcpts[i]].domain;
         struct route_query query = route_query_of(d->message, domain);
-        size_t len = route_dest_key(route_find(r->w->cfg, &query), &query, key);
-        if (!slice_eq(slice_of(key, len), slice_str(d->dest)))
+        if (!route_key_is_current(r->w->cfg, &query, d->dest))
             return false;
     }
     return true;
@@ -256,7 +264,7 @@ void relay_add(struct relay_driver *r, struct delivery *d)
         settle_decided(&r->settle, d, "");
     else if (r->w->is_draining)
         settle_release(&r->settle, d);
-    else
+    else if (!relay_sources_hold(r->sources, d))
         relay_pool_add(r->pool, d);
 }
 
@@ -281,6 +289,18 @@ bool relay_suspend(struct relay_driver *r, const char *dest, uint32_t ms,
 int64_t relay_suspension_ms(const struct relay_driver *r, const char *dest)
 {
     return relay_pool_suspension_ms(r->pool, dest, &r->w->now);
+}
+
+uint64_t relay_rest_ms(const struct relay_driver *r, const char *dest)
+{
+    uint64_t suspension = (uint64_t)relay_suspension_ms(r, dest);
+    uint64_t rest = relay_sources_rest_ms(r->sources, dest);
+    return rest > suspension ? rest : suspension;
+}
+
+uint64_t relay_spent_sources(const struct relay_driver *r)
+{
+    return relay_sources_spent(r->sources);
 }
 
 /* --- what the pool asks ---------------------------------------------------------------------- */
@@ -309,8 +329,32 @@ static void keep_hosts(struct lookup *l, const struct relay_host *hosts, size_t 
 static void on_resolved(void *ctx, const struct relay_host *hosts, size_t host_count,
                         uint32_t ttl_ms, const struct rcpt_outcome *failure);
 
+/* A source without an address of their family cannot reach them. */
+static void keep_reachable(struct lookup *l)
+{
+    static const struct rcpt_outcome unreachable = {
+        .stage = OUTCOME_CONNECT,
+        .code = 451,
+        .enhanced = "4.4.4",
+        .text = { NO_FAMILY, sizeof NO_FAMILY - 1 },
+    };
+    const struct config_source *source = l->dest->source;
+    size_t kept = 0;
+    if (!source || l->host_count == 0)
+        return;
+    for (size_t i = 0; i < l->host_count; i++) {
+        bool is_v6 = l->hosts[i].addr.ss_family == AF_INET6;
+        if ((is_v6 ? source->v6 : source->v4).ss_family)
+            l->hosts[kept++] = l->hosts[i];
+    }
+    l->host_count = kept;
+    if (kept == 0)
+        keep_failure(l, &unreachable);
+}
+
 static void have_hosts(struct lookup *l)
 {
+    keep_reachable(l);
     list_remove(&l->node);
     relay_pool_resolved(l->r->pool, l->dest, l->hosts, l->host_count, l->ttl_ms, &l->failure,
                         &l->r->w->now);
@@ -482,13 +526,15 @@ void relay_pump(struct relay_driver *r)
     while (act(r))
         ;
     relay_sites_pump(r->sites);
+    relay_sources_pump(r->sources);
 }
 
 int64_t relay_wake_ms(const struct relay_driver *r)
 {
-    int64_t sites = relay_sites_wake_ms(r->sites);
+    int64_t sites = relay_sites_wake_ms(r->sites), sources = relay_sources_wake_ms(r->sources);
     int64_t pool = r->is_waiting_for_lease ? INT64_MAX : relay_pool_wake_ms(r->pool);
-    return sites < pool ? sites : pool;
+    int64_t others = sites < sources ? sites : sources;
+    return others < pool ? others : pool;
 }
 
 static void on_poll(void *ctx, const struct ring_done *done)
@@ -502,6 +548,10 @@ static void on_poll(void *ctx, const struct ring_done *done)
 
 void relay_drain(struct relay_driver *r)
 {
+    struct delivery *d;
+    for (uint16_t shard = 0; shard < r->w->shards; shard++)
+        while ((d = relay_sources_take_shard(r->sources, shard)))
+            settle_release(&r->settle, d);
     relay_pool_drain(r->pool);
 }
 

@@ -28,6 +28,10 @@ void relay_lease_lost(struct relay_driver *r, uint16_t shard);
 bool relay_suspend(struct relay_driver *r, const char *dest, uint32_t ms,
                    const struct rcpt_outcome *why);
 int64_t relay_suspension_ms(const struct relay_driver *r, const char *dest); /* 0: none */
+/* How long nothing is to be sent to it: it is suspended, or its source is spent; 0: now. */
+uint64_t relay_rest_ms(const struct relay_driver *r, const char *dest);
+/* A bit for each source of the configuration from which nothing more may leave today. */
+uint64_t relay_spent_sources(const struct relay_driver *r);
 void relay_pump(struct relay_driver *r); /* at the end of a turn */
 int64_t relay_wake_ms(const struct relay_driver *r);
 void relay_drain(struct relay_driver *r);             /* waiting deliveries go back to the queue */

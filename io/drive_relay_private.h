@@ -9,6 +9,7 @@
 #include "io/drive_relay.h"
 #include "io/relay_return.h"
 #include "io/relay_sites.h"
+#include "io/relay_sources.h"
 #include "io/settle.h"
 #include "io/tls_reports.h"
 #include "io/webhook.h"
@@ -65,11 +66,12 @@ struct relay_driver {
     struct worker *w; /* borrowed */
     struct relay_pool *pool;
     struct resolver *resolver;
-    struct tls_client *tls;      /* owned */
-    struct sts_store *sts;       /* owned */
-    struct tls_reports *reports; /* owned; NULL: none are made */
-    struct webhook *webhook;     /* owned; NULL: another worker posts, or nobody */
-    struct relay_sites *sites;   /* owned */
+    struct tls_client *tls;        /* owned */
+    struct sts_store *sts;         /* owned */
+    struct tls_reports *reports;   /* owned; NULL: none are made */
+    struct webhook *webhook;       /* owned; NULL: another worker posts, or nobody */
+    struct relay_sites *sites;     /* owned */
+    struct relay_sources *sources; /* owned */
     struct list outbounds;
     struct list lookups; /* at the resolver */
     struct settle settle;

@@ -111,8 +111,8 @@ static void connect_next(struct fetch *f)
 {
     while (f->fn && f->host_next < f->host_count) {
         const struct relay_host *host = &f->hosts[f->host_next++];
-        f->conn = conn_connect(&f->w->conns, (const struct sockaddr *)&host->addr, host->addr_len,
-                               &events, f);
+        f->conn = conn_connect(&f->w->conns, NULL, (const struct sockaddr *)&host->addr,
+                               host->addr_len, &events, f);
         if (f->conn)
             return;
         snprintf(f->why, sizeof f->why, "no socket here");

@@ -150,7 +150,8 @@ static void set_targets(struct queue_driver *q, struct commit_entry *entry)
     struct message *m = entry->message;
     struct route_group *groups;
     uint32_t *unrouted, unrouted_count;
-    size_t n = route_split(q->w->cfg, m, NULL, 0, &m->arena, &groups, &unrouted, &unrouted_count);
+    size_t n = route_split(q->w->cfg, relay_spent_sources(q->w->relay), m, NULL, 0, &m->arena,
+                           &groups, &unrouted, &unrouted_count);
     must(unrouted_count == 0 && n > 0); /* the configuration always has a route "*" */
     entry->targets = arena_alloc(&m->arena, n * sizeof *entry->targets);
     entry->target_count = (uint32_t)n;

@@ -23,6 +23,22 @@
 #define BODY_OVERLAP_MAX (64 * 1024)
 
 static const struct conn_events outbound_events;
+static void say_no_socket(const struct config_source *source, char *why, size_t cap)
+{
+    if (source)
+        snprintf(why, cap, "no socket here, source \"%s\": %s", source->name, strerror(errno));
+    else
+        snprintf(why, cap, "no socket here: %s", strerror(errno));
+}
+
+/* Who we say that we are. */
+static struct slice helo_of(const struct config *cfg, const struct config_source *source)
+{
+    if (source && source->helo)
+        return slice_str(source->helo);
+    return slice_str(cfg->relay.helo ? cfg->relay.helo : cfg->hostname);
+}
+
 static void connect_to(struct relay_driver *r, struct relay_slot *slot,
                        const struct relay_host *host, enum outbound_way way);
 
@@ -304,12 +320,21 @@ static void connect_failed(struct relay_driver *r, struct relay_slot *slot,
     relay_pool_slot_gone(r->pool, slot, &failure, &r->w->now);
 }
 
+/* Hosts of a family that the source does not have were left out (drive_relay.c). */
+static const struct sockaddr *address_of(const struct config_source *source, sa_family_t family)
+{
+    if (!source)
+        return NULL;
+    return (const struct sockaddr *)(family == AF_INET6 ? &source->v6 : &source->v4);
+}
+
 static struct outbound *outbound_new(struct relay_driver *r, struct relay_slot *slot,
                                      const struct relay_host *host)
 {
     struct outbound *o = mem_zalloc(sizeof *o);
-    o->conn = conn_connect(&r->w->conns, (const struct sockaddr *)&host->addr, host->addr_len,
-                           &outbound_events, o);
+    o->conn =
+        conn_connect(&r->w->conns, address_of(slot->dest->source, host->addr.ss_family),
+                     (const struct sockaddr *)&host->addr, host->addr_len, &outbound_events, o);
     if (!o->conn) {
         free(o);
         return NULL;
@@ -338,15 +363,14 @@ static void connect_to(struct relay_driver *r, struct relay_slot *slot,
     }
     struct outbound *o = outbound_new(r, slot, host);
     if (!o) {
-        snprintf(why, sizeof why, "no socket here: %s", strerror(errno));
+        say_no_socket(slot->dest->source, why, sizeof why);
         outbound_free_secret(secret);
         connect_failed(r, slot, OUTCOME_CONNECT, why);
         return;
     }
     o->way = way;
     o->secret = secret;
-    smtp_client_init(&o->client, &policy,
-                     slice_str(cfg->relay.helo ? cfg->relay.helo : cfg->hostname),
+    smtp_client_init(&o->client, &policy, helo_of(cfg, slot->dest->source),
                      cfg->relay.reply_timeout_ms, &r->w->now);
     wheel_timer_init(&o->timer, on_connect_timeout);
     wheel_set(&r->w->wheel, &o->timer, r->w->now.mono_ms + cfg->relay.connect_timeout_ms);

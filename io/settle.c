@@ -421,9 +421,8 @@ static void fill_finish(struct settle *s, struct commit_finish *f, const struct 
     if (f->kind == FINISH_RETRY) {
         uint32_t attempts = d->attempts + !gets_on(v);
         uint32_t delay_ms = gets_on(v) ? 0 : retry_delay_ms(s->w->cfg, attempts, &s->w->entropy);
-        delay_ms =
-            retry_longer_ms(delay_ms, v->slow_factor,
-                            (uint64_t)relay_suspension_ms(s->w->relay, d->dest), &s->w->entropy);
+        delay_ms = retry_longer_ms(delay_ms, v->slow_factor, relay_rest_ms(s->w->relay, d->dest),
+                                   &s->w->entropy);
         f->delay_ms = retry_cap_delay_ms(delay_ms, d->message, &s->w->now);
         encode_item(d, attempts, slice_str(d->dest), v->later, v->later_count, &f->item);
     } else if (f->kind == FINISH_DEAD) {
@@ -537,8 +536,8 @@ void settle_resplit(struct settle *s, struct delivery *d)
 {
     struct route_group *groups;
     uint32_t *unrouted, unrouted_count;
-    size_t n = route_split(s->w->cfg, d->message, d->rcpts, d->rcpt_count, &d->arena, &groups,
-                           &unrouted, &unrouted_count);
+    size_t n = route_split(s->w->cfg, relay_spent_sources(s->w->relay), d->message, d->rcpts,
+                           d->rcpt_count, &d->arena, &groups, &unrouted, &unrouted_count);
     struct commit_finish *f = split_into(s, d, n);
     for (size_t i = 0; i < n; i++)
         append_split(s, d, groups[i].key, groups[i].rcpts, groups[i].rcpt_count, &f->item);

@@ -11,8 +11,8 @@
  * One model is one shard. Time is an argument and must grow from call to call. Linear searches
  * everywhere: it is for hundreds of deliveries.
  * Not modelled: turns of tenants (to it all mail has none), chunks, the end of an idempotency key,
- * limits on how much one call moves, kilat_list, kilat_find, lua/policy.lua, and lua/sites.lua,
- * which tests/unit/test_sites.c holds against the pools that ask it.
+ * limits on how much one call moves, kilat_list, kilat_find, lua/policy.lua, lua/warm.lua, and
+ * lua/sites.lua, which tests/unit/test_sites.c holds against the pools that ask it.
  */
 #include "core/base/buf.h"
 

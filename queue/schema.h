@@ -33,6 +33,7 @@
  *     {cfg}users         hash: name -> line of core/smtp/account.h
  *     {cfg}af:.., ak:..  strings, TTL: failed logins, and where users are known (lua/auth.lua)
  *     {cfg}sw, s?:..     who uses how much of sites with limits (lua/sites.lua)
+ *     {cfg}wu:..         strings, TTL: what left from sources that are warmed up (lua/warm.lua)
  *
  * A delivery id is the queue id, or "<queue id>/<k>" for one of several destinations.
  */

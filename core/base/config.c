@@ -7,7 +7,8 @@
  * mean anything that a file could not say. A configuration that failed half way is freed like a
  * complete one.
  *
- * Limits: those of ucl.c and config_type.c; LISTENERS_MAX, ROUTES_MAX, TENANTS_MAX and DKIM_MAX.
+ * Limits: those of ucl.c and config_type.c; LISTENERS_MAX, ROUTES_MAX, TENANTS_MAX, DKIM_MAX and
+ * SOURCES_MAX.
  */
 #include "core/base/config.h"
 #include "core/base/config_check.h"
@@ -172,11 +173,25 @@ static bool read_dkim(struct config_reader *r, const struct ucl_node *node)
     return read_section(r, SECTION_DKIM, d, node) && config_check_dkim(r, d);
 }
 
+static bool read_source(struct config_reader *r, const struct ucl_node *node)
+{
+    struct config *cfg = r->cfg;
+    r->scope = node;
+    if (cfg->source_count == SOURCES_MAX)
+        return config_complain(r, node->line, SLICE_NONE, "there are more than %d sources",
+                               SOURCES_MAX);
+    cfg->sources = mem_realloc(cfg->sources, (cfg->source_count + 1) * sizeof *cfg->sources);
+    struct config_source *s = &cfg->sources[cfg->source_count++];
+    *s = (struct config_source){ .name = copy_lower(node->label), .line = node->line };
+    forget_lines(r, SECTION_SOURCE);
+    return read_section(r, SECTION_SOURCE, s, node) && config_check_source(r, s);
+}
+
 /* Sections that stand as often as they are wanted, each under a name. */
 static bool is_repeated(enum setting_section section)
 {
     return section == SECTION_LISTENER || section == SECTION_ROUTE || section == SECTION_TENANT ||
-           section == SECTION_DKIM;
+           section == SECTION_SOURCE || section == SECTION_DKIM;
 }
 
 /* A section at the top of the file; seen holds the line of each that may stand only once. */
@@ -197,6 +212,8 @@ static bool read_top_section(struct config_reader *r, enum setting_section secti
         return read_route(r, node);
     if (section == SECTION_TENANT)
         return read_tenant(r, node);
+    if (section == SECTION_SOURCE)
+        return read_source(r, node);
     if (section == SECTION_DKIM)
         return read_dkim(r, node);
     if (node->label.ptr)
@@ -261,6 +278,8 @@ enum status config_parse(const char *file, struct slice text, struct config **ou
         return st;
     }
     complete_routes(&reader);
+    for (size_t i = 0; i < cfg->route_count; i++)
+        config_link_sources(cfg, &cfg->routes[i]);
     *out = cfg;
     return STATUS_OK;
 }
@@ -292,10 +311,15 @@ void config_free(struct config *cfg)
         free_values(SECTION_TENANT, &cfg->tenants[i]);
         free(cfg->tenants[i].name);
     }
+    for (size_t i = 0; i < cfg->source_count; i++) {
+        free_values(SECTION_SOURCE, &cfg->sources[i]);
+        free(cfg->sources[i].name);
+    }
     for (size_t i = 0; i < cfg->dkim.domain_count; i++) {
         free_values(SECTION_DKIM, &cfg->dkim.domains[i]);
         free(cfg->dkim.domains[i].domain);
     }
+    free(cfg->sources);
     free(cfg->dkim.domains);
     free(cfg->listeners);
     free(cfg->tenants);
@@ -309,5 +333,13 @@ const struct config_tenant *config_find_tenant(const struct config *cfg, struct 
     for (size_t i = 0; i < cfg->tenant_count; i++)
         if (slice_eq(slice_str(cfg->tenants[i].name), name))
             return &cfg->tenants[i];
+    return NULL;
+}
+
+const struct config_source *config_find_source(const struct config *cfg, struct slice name)
+{
+    for (size_t i = 0; i < cfg->source_count; i++)
+        if (slice_eq_nocase(slice_str(cfg->sources[i].name), name))
+            return &cfg->sources[i];
     return NULL;
 }

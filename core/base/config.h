@@ -129,6 +129,25 @@ struct config_tenant {
     int line;
 };
 
+#define SOURCES_MAX     64 /* so that a set of them is one number */
+#define SOURCE_NAME_MAX 32
+
+/* An address that mail leaves from. */
+struct config_source {
+    char *name;       /* owned; lower case; one of its kind */
+    char **addresses; /* owned; as written */
+    size_t address_count;
+    struct sockaddr_storage v4, v6; /* port 0; ss_family is 0 where it has none */
+    char *helo;                     /* owned; NULL: relay.helo */
+    uint32_t weight;
+    uint32_t *warmup; /* owned; recipients a day, from the first on */
+    size_t warmup_count;
+    int32_t first_day; /* of warmup; days since 1970 */
+    uint32_t connections;
+    struct config_rate rate; /* to one site, of all nodes; none: those of the route */
+    int line;
+};
+
 /* Keys that sign for a domain; the n-th selector with the n-th key. */
 struct config_dkim {
     char *domain;                                /* owned; lower case */
@@ -161,6 +180,10 @@ struct config_route {
     char *user;                       /* owned; NULL: no login */
     char *password_file, *token_file; /* owned; one of them with a user */
     enum route_verp verp;
+    char **sources; /* owned */
+    size_t source_count;
+    uint64_t source_set;     /* a bit for each of cfg->sources that mail may leave from; 0: the
+                                system chooses */
     uint32_t connections;    /* to one site, of all nodes; 0: as many as each worker may have */
     struct config_rate rate; /* to one site, of all nodes */
     int line;
@@ -190,6 +213,8 @@ struct config {
     size_t route_count;
     struct config_tenant *tenants;
     size_t tenant_count;
+    struct config_source *sources;
+    size_t source_count;
     struct {
         char *directory; /* owned; NULL: none */
         struct config_dkim *domains;
@@ -257,6 +282,8 @@ struct config {
         uint64_t idempotency_ttl_ms; /* how long an idempotency key is remembered */
     } queue;
     struct {
+        char **sources; /* owned; of MX routes that name none */
+        size_t source_count;
         uint32_t connections_max;     /* outbound, per worker */
         uint32_t per_destination_max; /* connections to one destination, per worker */
         uint32_t urgent_share;        /* percent of both that only urgent mail may use */
@@ -319,6 +346,9 @@ void config_free(struct config *cfg);
 
 /* NULL: there is no tenant of that name. */
 const struct config_tenant *config_find_tenant(const struct config *cfg, struct slice name);
+
+/* NULL: there is no source of that name. */
+const struct config_source *config_find_source(const struct config *cfg, struct slice name);
 
 /* True when the address (IPv4 or IPv6) lies in one of the networks. */
 bool config_networks_contain(const struct config_network *networks, size_t count,

@@ -451,6 +451,6 @@ bool config_check_all(struct config_reader *r)
                                                SLICE("admin: bind"), r->cfg->admin.bind, NULL))
         return false;
     return check_tls(r) && check_mechanisms(r) && check_jwt(r) && check_listener_tenants(r) &&
-           check_dkim(r) && config_check_route_tenants(r) && check_events(r) && check_bounces(r) &&
-           check_redis(r);
+           check_dkim(r) && config_check_route_tenants(r) && config_check_sources(r) &&
+           check_events(r) && check_bounces(r) && check_redis(r);
 }

@@ -34,8 +34,15 @@ struct config_shown config_show(struct slice value);
 
 /* The rules between settings; called when a section, and when the whole file, has been read. */
 NODISCARD bool config_check_listener(struct config_reader *r, const struct config_listener *l);
+/* A name that is a part of keys in Redis: one word, up to that long, without a slash. */
+bool config_is_key_name(struct slice name, size_t most);
 NODISCARD bool config_check_route(struct config_reader *r, const struct config_route *route);
 NODISCARD bool config_check_route_tenants(struct config_reader *r); /* of all routes */
 NODISCARD bool config_check_tenant(struct config_reader *r, const struct config_tenant *t);
 NODISCARD bool config_check_dkim(struct config_reader *r, const struct config_dkim *d);
+NODISCARD bool config_check_source(struct config_reader *r,
+                                   struct config_source *s);  /* completes it */
+NODISCARD bool config_check_sources(struct config_reader *r); /* that all that are named exist */
+/* Sets route->source_set; all names are known. */
+void config_link_sources(const struct config *cfg, struct config_route *route);
 NODISCARD bool config_check_all(struct config_reader *r);

@@ -118,19 +118,6 @@ static bool check_no_smarthost(struct config_reader *r)
     return true;
 }
 
-/* The name is a part of keys in Redis: one word, without a slash. */
-static bool is_name(struct slice name)
-{
-    for (size_t i = 0; i < name.len; i++) {
-        char c = name.ptr[i];
-        bool is_plain =
-            (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
-        if (!is_plain)
-            return false;
-    }
-    return name.len > 0 && name.len <= ROUTE_NAME_MAX;
-}
-
 /* Without `domain` the name is the pattern. */
 static bool check_name(struct config_reader *r, const struct config_route *route)
 {
@@ -144,7 +131,7 @@ static bool check_name(struct config_reader *r, const struct config_route *route
                    r, 0, SLICE_NONE,
                    "is no pattern: write \"*\", \"example.org\" or \"*.example.org\", or a name, "
                    "with the pattern in domain");
-    if (!is_name(slice_str(route->name)))
+    if (!config_is_key_name(slice_str(route->name), ROUTE_NAME_MAX))
         return config_complain(r, 0, SLICE_NONE,
                                "is no name: write up to %d letters, digits, hyphens and dots",
                                ROUTE_NAME_MAX);
@@ -192,6 +179,9 @@ bool config_check_route(struct config_reader *r, const struct config_route *rout
 {
     if (!check_name(r, route) || !check_rivals(r, route))
         return false;
+    if (route->relay == RELAY_HOLD && route->source_count > 0)
+        return config_complain(r, config_line_of(r, SECTION_ROUTE, "sources"), SLICE("sources"),
+                               "nothing leaves by a route that holds: take it out");
     return route->relay == RELAY_SMARTHOST ? check_smarthost(r, route) : check_no_smarthost(r);
 }
 

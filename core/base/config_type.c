@@ -36,6 +36,8 @@ static const char *const expectations[] = {
     [SETTING_TEXTS] = "is empty: write a value or take it out",
     [SETTING_SERVERS] = "is no address: write for example 127.0.0.1 or 127.0.0.1@5353",
     [SETTING_DURATIONS] = "is no duration: write a number and ms, s, min, h or d, for example 5min",
+    [SETTING_NUMBERS] = "is no number: write decimal digits",
+    [SETTING_DAY] = "is no day: write for example \"2026-11-23\"",
 };
 
 char *config_type_copy(struct slice text)
@@ -76,6 +78,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "store() copies the lo
 static bool read_quantity(const struct setting *row, struct slice text, uint64_t *out)
 {
     switch (row->type) {
+    case SETTING_NUMBERS:
     case SETTING_NUMBER: return config_value_number(text, out);
     case SETTING_SIZE: return config_value_size(text, out);
     default: return config_value_duration(text, out);
@@ -126,6 +129,12 @@ static bool set_rate(struct config_reader *r, const struct setting *row, void *b
         return complain_value(r, row, node);
     *(struct config_rate *)field_of(row, base) = rate;
     return true;
+}
+
+static bool set_day(struct config_reader *r, const struct setting *row, void *base,
+                    const struct ucl_node *node)
+{
+    return config_value_day(node->text, field_of(row, base)) || complain_value(r, row, node);
 }
 
 /* The place of the text among the words of the row's range. */
@@ -259,7 +268,7 @@ static bool add_text(struct config_reader *r, const struct setting *row, void *b
     return true;
 }
 
-static bool add_duration(struct config_reader *r, const struct setting *row, void *base,
+static bool add_quantity(struct config_reader *r, const struct setting *row, void *base,
                          const struct ucl_node *node)
 {
     uint64_t value;
@@ -282,9 +291,10 @@ static const struct {
     [SETTING_BOOL] = { set_bool, false },     [SETTING_WORD] = { set_word, false },
     [SETTING_WORDS] = { add_word, true },     [SETTING_BIND] = { set_bind, false },
     [SETTING_BINDS] = { add_bind, true },     [SETTING_NETWORKS] = { add_network, true },
-    [SETTING_SERVERS] = { add_server, true }, [SETTING_DURATIONS] = { add_duration, true },
+    [SETTING_SERVERS] = { add_server, true }, [SETTING_DURATIONS] = { add_quantity, true },
     [SETTING_TEXTS] = { add_text, true },     [SETTING_LATER] = { set_later, true },
-    [SETTING_RATE] = { set_rate, false },
+    [SETTING_RATE] = { set_rate, false },     [SETTING_NUMBERS] = { add_quantity, true },
+    [SETTING_DAY] = { set_day, false },
 };
 
 static bool set_list(struct config_reader *r, const struct setting *row, void *base,
@@ -330,6 +340,7 @@ void config_type_free(const struct setting *row, void *base)
     case SETTING_DOMAIN:
     case SETTING_HOST:
     case SETTING_NETWORKS:
+    case SETTING_NUMBERS:
     case SETTING_DURATIONS: free(*field); break;
     case SETTING_BIND: free_binds(*field, *field != NULL); break;
     case SETTING_BINDS: free_binds(*field, *counter_of(row, base)); break;

@@ -274,3 +274,43 @@ bool config_networks_contain(const struct config_network *networks, size_t count
             return true;
     return false;
 }
+
+/* --- days ------------------------------------------------------------------------------------ */
+
+/* Two digits, or more, without sign; -1: no. */
+static int number_of(struct slice digits)
+{
+    int n = 0;
+    for (size_t i = 0; i < digits.len; i++) {
+        if (digits.ptr[i] < '0' || digits.ptr[i] > '9')
+            return -1;
+        n = n * 10 + (digits.ptr[i] - '0');
+    }
+    return n;
+}
+
+static bool is_leap(int year)
+{
+    return (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+}
+
+/* "2026-11-23" as days since 1970; false: there is no such day. */
+bool config_value_day(struct slice text, int32_t *out)
+{
+    static const int lengths[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+    if (text.len != 10 || text.ptr[4] != '-' || text.ptr[7] != '-')
+        return false;
+    int year = number_of(slice_head(text, 4)),
+        month = number_of(slice_head(slice_skip(text, 5), 2));
+    int day = number_of(slice_skip(text, 8));
+    if (year < 1970 || month < 1 || month > 12 || day < 1 ||
+        day > lengths[month - 1] + (month == 2 && is_leap(year)))
+        return false;
+    int32_t days = day - 1;
+    for (int y = 1970; y < year; y++)
+        days += 365 + is_leap(y);
+    for (int m = 1; m < month; m++)
+        days += lengths[m - 1] + (m == 2 && is_leap(year));
+    *out = days;
+    return true;
+}

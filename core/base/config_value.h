@@ -11,7 +11,8 @@ NODISCARD bool config_value_size(struct slice text, uint64_t *out);   /* octets:
 NODISCARD bool config_value_duration(struct slice text,
                                      uint64_t *out); /* ms: 0, 20ms, 5s, 1min, 1h, 5d */
 NODISCARD bool config_value_rate(struct slice text, struct config_rate *out); /* 100/1min */
-NODISCARD bool config_value_bool(struct slice text, bool *out); /* yes no, on off, true false */
+NODISCARD bool config_value_day(struct slice text, int32_t *out); /* 2026-11-23: since 1970 */
+NODISCARD bool config_value_bool(struct slice text, bool *out);   /* yes no, on off, true false */
 /* "127.0.0.1:25", "[::1]:25"; out->host is the caller's to free. */
 NODISCARD bool config_value_bind(struct slice text, struct config_bind *out);
 /* "10.0.0.0/8", "::1"; no bit may be set behind the prefix. */

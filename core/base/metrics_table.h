@@ -97,6 +97,8 @@
       "Times that a worker was told to give a site half of what it had.")                          \
     X(SITES_VOID_TOTAL, counter, "sites_void_total",                                               \
       "Times that a worker closed such connections because Redis was out of reach.")               \
+    X(SOURCES_SPENT, gauge, "sources_spent",                                                       \
+      "Sources that have sent what their warm-up allows today, counted by each worker.")           \
     X(HARD_BOUNCES_TOTAL, counter, "hard_bounces_total",                                           \
       "Hard bounces told to suppression lists.")                                                   \
     X(RETURNED_BOUNCES_TOTAL, counter, "returned_bounces_total",                                   \

@@ -19,6 +19,8 @@
 #define ROUTE_LIST(field, counter)    PLACE_LIST(struct config_route, field, counter)
 #define IN_TENANT(field)              PLACE(struct config_tenant, field)
 #define TENANT_LIST(field, counter)   PLACE_LIST(struct config_tenant, field, counter)
+#define IN_SOURCE(field)              PLACE(struct config_source, field)
+#define SOURCE_LIST(field, counter)   PLACE_LIST(struct config_source, field, counter)
 #define DKIM_LIST(field, counter)     PLACE_LIST(struct config_dkim, field, counter)
 
 const struct setting settings[] = {

@@ -30,7 +30,9 @@ enum setting_type {
     SETTING_SERVERS,   /* char **, size_t: address or address@port */
     SETTING_TEXTS,     /* char **, size_t: any texts */
     SETTING_DURATIONS, /* uint32_t *, size_t: milliseconds */
+    SETTING_NUMBERS,   /* uint32_t *, size_t */
     SETTING_RATE,      /* struct config_rate: how many in a duration */
+    SETTING_DAY,       /* int32_t: days since 1970 */
     SETTING_LATER,     /* known, but not offered by this version */
 };
 

@@ -35,6 +35,9 @@
       "A customer, a site, an application: what its users may send. A user names the tenant that " \
       "it belongs to; a listener names that of clients which do not authenticate. Where a number " \
       "limits, 0 is no limit.")                                                                    \
+    X(SOURCE, "source", "name",                                                                    \
+      "An address of this machine that mail leaves from, for routes that name it. See "            \
+      "docs/relaying.md.")                                                                         \
     X(DKIM, "dkim", "domain",                                                                      \
       "Keys that sign mail whose From field has an address in this domain, or below it where no "  \
       "nearer domain has keys. See docs/dkim.md.")                                                 \
@@ -154,6 +157,9 @@
     X(ROUTE, "verp", WORD, IN_ROUTE(verp), "auto | on | off", "auto", "",                          \
       "Whether mail goes from an address at bounces.domain. auto: to MX hosts, and not to a "      \
       "smarthost, which may refuse a sender that it does not know.")                               \
+    X(ROUTE, "sources", TEXTS, ROUTE_LIST(sources, source_count), "", "", "",                      \
+      "Names of the sources that its mail leaves from; none: to MX hosts from relay.sources, to "  \
+      "a smarthost from what the system chooses.")                                                 \
     X(ROUTE, "connections", NUMBER, IN_ROUTE(connections), "0..10000", "0", "connections",         \
       "Connections to one site, of all nodes together; 0: no more than each worker may have "      \
       "(relay.per_destination_max). A site is the MX hosts that domains share, or a smarthost.")   \
@@ -211,6 +217,24 @@
       "Directory of DKIM keys, DOMAIN/SELECTOR.pem, which sign for its users alone.")              \
     X(TENANT, "dkim_required", BOOL, IN_TENANT(dkim_required), "", "no", "",                       \
       "Whether mail that nothing signs is answered 451; no: it goes unsigned.")                    \
+    X(SOURCE, "address", TEXTS, SOURCE_LIST(addresses, address_count), "", "", "",                 \
+      "Required. An IPv4 address, an IPv6 address, or one of each. Hosts of the other family are " \
+      "not connected to.")                                                                         \
+    X(SOURCE, "helo", DOMAIN, IN_SOURCE(helo), "", "", "",                                         \
+      "The name to give in EHLO, which should be that of the address in DNS; none: relay.helo.")   \
+    X(SOURCE, "weight", NUMBER, IN_SOURCE(weight), "1..1000", "10", "",                            \
+      "Its share of the mail of a route with several sources.")                                    \
+    X(SOURCE, "warmup", NUMBERS, SOURCE_LIST(warmup, warmup_count), "0..1000000000", "",           \
+      "recipients",                                                                                \
+      "How many may be sent to on each day (UTC), of all nodes together, from `warmup_start` on; " \
+      "after the last day, any number.")                                                           \
+    X(SOURCE, "warmup_start", DAY, IN_SOURCE(first_day), "", "", "",                               \
+      "The first day of `warmup`, such as \"2026-11-23\"; before it nothing is sent.")             \
+    X(SOURCE, "connections", NUMBER, IN_SOURCE(connections), "0..10000", "0", "connections",       \
+      "Connections from it to one site, of all nodes together; 0: as the route says.")             \
+    X(SOURCE, "rate", RATE, IN_SOURCE(rate), "", "", "",                                           \
+      "Messages from it to one site, of all nodes together, such as 100/1min; none: as the route " \
+      "says.")                                                                                     \
     X(DKIM, "selector", TEXTS, DKIM_LIST(selectors, selector_count), "", "", "",                   \
       "Required. Names of the keys: their records stand in DNS at SELECTOR._domainkey.DOMAIN.")    \
     X(DKIM, "private_key", TEXTS, DKIM_LIST(private_keys, private_key_count), "", "", "",          \
@@ -338,6 +362,9 @@
       "deliveries", "Deliveries in memory, all workers together; the rest waits in Redis.")        \
     X(QUEUE, "idempotency_ttl", DURATION, TOP(queue.idempotency_ttl_ms), "1min..30d", "24h", "",   \
       "How long a message that is sent again under the same key is known.")                        \
+    X(RELAY, "sources", TEXTS, TOP_LIST(relay.sources, relay.source_count), "", "", "",            \
+      "Names of the sources that mail to MX hosts leaves from, where its route names none; none: " \
+      "the system chooses.")                                                                       \
     X(RELAY, "connections_max", NUMBER, TOP(relay.connections_max), "1..10000", "200",             \
       "connections", "Outbound connections of one worker.")                                        \
     X(RELAY, "per_destination_max", NUMBER, TOP(relay.per_destination_max), "1..10000", "10",      \

@@ -75,7 +75,9 @@ struct relay_dest {
     enum relay_dest_place place;
     struct relay_dest *hash_next;
     char key[DEST_KEY_MAX];
-    const struct config_route *route; /* borrowed; delivers, is not held */
+    const struct config_route *route;   /* borrowed; delivers, is not held */
+    const struct config_source *source; /* borrowed; where its connections come from; NULL: the
+                                           system chooses */
     enum relay_dest_state state;
     struct relay_lane lanes[LANE_COUNT]; /* by enum mail_lane */
     uint32_t waiting_count;              /* deliveries, of all lanes */

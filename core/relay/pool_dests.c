@@ -70,6 +70,7 @@ static struct relay_dest *dest_new(struct relay_pool *p, const char *key)
     snprintf(dest->key, sizeof dest->key, "%s", key);
     dest->route = route_of_key(p->cfg, slice_str(key));
     must(dest->route && dest->route->relay != RELAY_HOLD);
+    dest->source = route_key_source(p->cfg, key);
     list_init(&dest->node);
     for (int lane = 0; lane < LANE_COUNT; lane++)
         list_init(&dest->lanes[lane].turns);

@@ -84,8 +84,8 @@ static bool may_take(const struct relay_dest *dest, const struct relay_slot *slo
 {
     const struct relay_dest *owner = slot->dest;
     return dest != owner && dest->is_sharing && dest->state == DEST_OPEN && is_spare(slot) &&
-           dest->route == owner->route && dest->site == slot->site &&
-           strcmp(dest->hosts[0].site, owner->hosts[0].site) == 0 &&
+           dest->route == owner->route && dest->source == owner->source &&
+           dest->site == slot->site && strcmp(dest->hosts[0].site, owner->hosts[0].site) == 0 &&
            host_in(dest, slot) < dest->host_count;
 }
 

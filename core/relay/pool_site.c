@@ -118,13 +118,26 @@ static void unref(struct relay_pool *p, struct relay_site *site)
     pool_site_touch(p, site);
 }
 
+/* What the source says beats what the route says; 0: neither says anything. */
+static uint32_t connections_of(const struct relay_dest *dest)
+{
+    return dest->source && dest->source->connections ? dest->source->connections
+                                                     : dest->route->connections;
+}
+
+static const struct config_rate *rate_of(const struct relay_dest *dest)
+{
+    return dest->source && dest->source->rate.messages ? &dest->source->rate : &dest->route->rate;
+}
+
 /* Of several routes to one site the strictest counts. */
-static void limit(struct relay_pool *p, struct relay_site *site, const struct config_route *route)
+static void limit(struct relay_pool *p, struct relay_site *site, const struct relay_dest *dest)
 {
     bool was_limited = pool_site_is_limited(site);
-    const struct config_rate *new = &route->rate, *old = &site->rate;
-    if (route->connections > 0 && (site->most == 0 || route->connections < site->most))
-        site->most = route->connections;
+    const struct config_rate *new = rate_of(dest), *old = &site->rate;
+    uint32_t connections = connections_of(dest);
+    if (connections > 0 && (site->most == 0 || connections < site->most))
+        site->most = connections;
     if (new->messages > 0 && (old->messages == 0 || (uint64_t) new->messages * old->per_ms <
                                                         (uint64_t)old->messages *new->per_ms))
         site->rate = *new;
@@ -134,20 +147,23 @@ static void limit(struct relay_pool *p, struct relay_site *site, const struct co
     }
 }
 
-static bool has_limits(const struct config_route *route)
+static bool has_limits(const struct relay_dest *dest)
 {
-    return route->connections > 0 || route->rate.messages > 0;
+    return connections_of(dest) > 0 || rate_of(dest)->messages > 0;
 }
 
-#define NAME_MAX_LEN 272 /* of a host, and a port */
+#define NAME_MAX_LEN 308 /* of a source, a host, and a port */
 
 static void name_site(const struct relay_dest *dest, char out[NAME_MAX_LEN])
 {
     const struct relay_host *first = &dest->hosts[0];
+    const char *source = dest->source ? dest->source->name : "", *caret = dest->source ? "^" : "";
     if (dest->route->relay == RELAY_SMARTHOST)
-        snprintf(out, NAME_MAX_LEN, "%s:%u", dest->route->host, dest->route->port);
+        snprintf(out, NAME_MAX_LEN, "%s%s%s:%u", source, caret, dest->route->host,
+                 dest->route->port);
     else
-        snprintf(out, NAME_MAX_LEN, "%s", first->site[0] ? first->site : first->name);
+        snprintf(out, NAME_MAX_LEN, "%s%s%s", source, caret,
+                 first->site[0] ? first->site : first->name);
     for (char *c = out; *c; c++)
         *c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
 }
@@ -156,14 +172,14 @@ void pool_site_join(struct relay_pool *p, struct relay_dest *dest, bool none)
 {
     struct relay_site *old = dest->site;
     dest->site = NULL;
-    if (!none && (p->cfg->relay.adaptive || has_limits(dest->route))) {
+    if (!none && (p->cfg->relay.adaptive || has_limits(dest))) {
         char name[NAME_MAX_LEN];
         name_site(dest, name);
         dest->site = site_find(p, slice_str(name));
         if (!dest->site)
             dest->site = site_new(p, name, dest->hosts[0].name);
         dest->site->refs++;
-        limit(p, dest->site, dest->route);
+        limit(p, dest->site, dest);
     }
     if (old)
         unref(p, old);

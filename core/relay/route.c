@@ -12,6 +12,9 @@
  * A domain in U-labels has the routes and the key of its A-labels. One that has none (idn.h) is
  * like no domain at all.
  *
+ * A message that leaves from one of several sources has the name of one in its keys: connections,
+ * limits and patience are kept apart by source that way, without a word about it anywhere else.
+ *
  * A route for some tenants or lanes has its name in the keys of its MX deliveries: what it says of
  * TLS, say, is not what the general route says for the same domain.
  *
@@ -19,6 +22,7 @@
  */
 #include "core/relay/route.h"
 #include "core/base/must.h"
+#include "core/relay/source.h"
 #include "core/smtp/idn.h"
 #include <stdlib.h>
 
@@ -117,6 +121,13 @@ static const struct config_route *general_route(const struct config *cfg, struct
     return best;
 }
 
+/* Octets of "SOURCE^" in front of a key. */
+static size_t source_len(struct slice key)
+{
+    size_t caret = slice_find(key, '^');
+    return caret < key.len ? caret + 1 : 0;
+}
+
 static struct slice domain_of_key(struct slice key)
 {
     return slice_eq(key, SLICE(KEY_NO_DOMAIN)) ? SLICE_NONE : key;
@@ -136,6 +147,7 @@ static const struct config_route *special_route(const struct config *cfg, struct
 /* A key is good as long as the configuration would make it again. */
 const struct config_route *route_of_key(const struct config *cfg, struct slice key)
 {
+    key = slice_skip(key, source_len(key));
     if (key.len > 0 && key.ptr[0] == '@')
         return route_named(cfg, slice_skip(key, 1), RELAY_SMARTHOST);
     if (key.len > 0 && key.ptr[0] == '!')
@@ -160,7 +172,7 @@ static char lower(char c)
  * for logs and keys. */
 static char key_octet(char c)
 {
-    return c > ' ' && c < '~' && c != '/' ? lower(c) : '?';
+    return c > ' ' && c < '~' && c != '/' && c != '^' ? lower(c) : '?';
 }
 
 static size_t put_name(struct slice name, char out[DEST_KEY_MAX], size_t len)
@@ -172,11 +184,10 @@ static size_t put_name(struct slice name, char out[DEST_KEY_MAX], size_t len)
 }
 
 static size_t put_mx_key(const struct config_route *route, const struct route_query *query,
-                         char out[DEST_KEY_MAX])
+                         char out[DEST_KEY_MAX], size_t len)
 {
     char ascii[IDN_ASCII_MAX];
     struct slice name = ascii_domain(query->domain, ascii);
-    size_t len = 0;
     if (query->waives_tls)
         out[len++] = '~';
     if (!config_route_is_general(route)) {
@@ -187,25 +198,62 @@ static size_t put_mx_key(const struct config_route *route, const struct route_qu
     return put_name(name.len > 0 ? name : SLICE(KEY_NO_DOMAIN), out, len);
 }
 
-size_t route_dest_key(const struct config_route *route, const struct route_query *query,
-                      char out[DEST_KEY_MAX])
+size_t route_source_key(const struct config_route *route, const struct route_query *query,
+                        const struct config_source *source, char out[DEST_KEY_MAX])
 {
     static const char signs[] = { [RELAY_SMARTHOST] = '@', [RELAY_HOLD] = '!' };
-    size_t len;
+    size_t len = 0;
+    if (source) {
+        len = put_name(slice_str(source->name), out, 0);
+        out[len++] = '^';
+    }
     if (route->relay == RELAY_MX) {
-        len = put_mx_key(route, query, out);
+        len = put_mx_key(route, query, out, len);
     } else {
-        out[0] = signs[route->relay];
-        len = put_name(slice_str(route->name), out, 1);
+        out[len++] = signs[route->relay];
+        len = put_name(slice_str(route->name), out, len);
     }
     out[len] = '\0';
     return len;
 }
 
+size_t route_dest_key(const struct config_route *route, const struct route_query *query,
+                      char out[DEST_KEY_MAX])
+{
+    return route_source_key(route, query, NULL, out);
+}
+
+const char *route_key_base(const char *key)
+{
+    return key + source_len(slice_str(key));
+}
+
 const char *route_key_domain(const char *key)
 {
-    const char *slash = strchr(key, '/');
-    return slash ? slash + 1 : key + route_key_waives_tls(key);
+    const char *base = route_key_base(key);
+    const char *slash = strchr(base, '/');
+    return slash ? slash + 1 : base + (base[0] == '~');
+}
+
+const struct config_source *route_key_source(const struct config *cfg, const char *key)
+{
+    size_t len = source_len(slice_str(key));
+    return len > 0 ? config_find_source(cfg, slice_of(key, len - 1)) : NULL;
+}
+
+bool route_key_is_current(const struct config *cfg, const struct route_query *query,
+                          const char *key)
+{
+    char base[DEST_KEY_MAX];
+    const struct config_route *route = route_find(cfg, query);
+    const struct config_source *source = route_key_source(cfg, key);
+    bool has_source = route_key_base(key) != key;
+    if (!route || has_source != (route->source_set != 0 && route->relay != RELAY_HOLD))
+        return false;
+    if (has_source && (!source || !(route->source_set >> (source - cfg->sources) & 1)))
+        return false;
+    route_dest_key(route, query, base);
+    return strcmp(base, route_key_base(key)) == 0;
 }
 
 /* --- splitting ------------------------------------------------------------------------------- */
@@ -298,12 +346,14 @@ static uint32_t find_runs(const struct place *places, uint32_t count, struct run
     return run_count;
 }
 
-static void fill_group(struct route_group *group, const struct message *m, const struct run *run,
-                       const struct place *places, struct arena *arena)
+static void fill_group(const struct config *cfg, uint64_t spent, struct route_group *group,
+                       const struct message *m, const struct run *run, const struct place *places,
+                       struct arena *arena)
 {
     const struct place *first = &places[run->first];
     struct route_query query = route_query_of(m, first->domain);
-    route_dest_key(first->route, &query, group->key);
+    route_source_key(first->route, &query, source_pick(cfg, first->route, m->id, spent),
+                     group->key);
     group->route = first->route;
     group->rcpts = arena_alloc(arena, run->count * sizeof *group->rcpts);
     group->rcpt_count = run->count;
@@ -311,8 +361,9 @@ static void fill_group(struct route_group *group, const struct message *m, const
         group->rcpts[i] = first[i].rcpt;
 }
 
-static size_t group_places(const struct message *m, struct place *places, uint32_t count,
-                           struct arena *arena, struct route_group **groups)
+static size_t group_places(const struct config *cfg, uint64_t spent, const struct message *m,
+                           struct place *places, uint32_t count, struct arena *arena,
+                           struct route_group **groups)
 {
     if (count > 1)
         qsort(places, count, sizeof *places, compare_places);
@@ -322,14 +373,14 @@ static size_t group_places(const struct message *m, struct place *places, uint32
         qsort(runs, run_count, sizeof *runs, compare_runs);
     *groups = arena_alloc(arena, run_count * sizeof **groups);
     for (uint32_t i = 0; i < run_count; i++)
-        fill_group(&(*groups)[i], m, &runs[i], places, arena);
+        fill_group(cfg, spent, &(*groups)[i], m, &runs[i], places, arena);
     free(runs);
     return run_count;
 }
 
-size_t route_split(const struct config *cfg, struct message *m, const uint32_t *rcpts,
-                   uint32_t rcpt_count, struct arena *arena, struct route_group **groups,
-                   uint32_t **unrouted, uint32_t *unrouted_count)
+size_t route_split(const struct config *cfg, uint64_t spent, struct message *m,
+                   const uint32_t *rcpts, uint32_t rcpt_count, struct arena *arena,
+                   struct route_group **groups, uint32_t **unrouted, uint32_t *unrouted_count)
 {
     if (!rcpts)
         rcpt_count = m->rcpt_count;
@@ -338,7 +389,7 @@ size_t route_split(const struct config *cfg, struct message *m, const uint32_t *
     *unrouted_count = 0;
     uint32_t count =
         find_places(cfg, m, rcpts, rcpt_count, arena, places, *unrouted, unrouted_count);
-    size_t group_count = group_places(m, places, count, arena, groups);
+    size_t group_count = group_places(cfg, spent, m, places, count, arena, groups);
     free(places);
     return group_count;
 }

@@ -19,9 +19,9 @@
 -- Who moves or frees is registered with allow-oom: a full Redis must be able to drain. Only
 -- kilat_enq is not, so that a full Redis refuses a whole transaction before it touches anything.
 --
--- One library in eight files, put together in this order (queue/meson.build): this one, the helpers
+-- One library in nine files, put together in this order (queue/meson.build): this one, the helpers
 -- and what workers do with deliveries; events.lua; enqueue.lua, how mail comes in, once; operators.lua;
--- policy.lua; auth.lua; sites.lua; returns.lua. A library is loaded without redis.call and without
+-- policy.lua; auth.lua; sites.lua; returns.lua; warm.lua. A library is loaded without redis.call and without
 -- pairs: nothing but functions at top level.
 --
 -- Accounting, in the counters: enqueued + split = done + bounced + expired + cancelled + dropped + what

@@ -47,7 +47,8 @@ def smarthost(port, host="127.0.0.1"):
 
 
 HOLD = {"relay": "hold"}
-LABELLED = ("listener", "route", "tenant", "dkim")      # sections that stand once under each name
+# Sections that stand once under each name.
+LABELLED = ("listener", "route", "source", "tenant", "dkim")
 
 
 def secure(ca, mode="required", folder=None, **changes):

@@ -122,6 +122,7 @@ class Connection:
     tls: str = ""               # version
     resumed: bool = False
     server_name: str = ""       # the client's SNI
+    peer: str = ""              # the client's address
 
 
 class _Ended(Exception):
@@ -231,7 +232,7 @@ class Mx:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        record = Connection(len(self.connections))
+        record = Connection(len(self.connections), peer=writer.get_extra_info("peername")[0])
         self.connections.append(record)
         try:
             await _Session(self, record, reader, writer).run()

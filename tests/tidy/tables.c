@@ -27,7 +27,9 @@ static const char *const type_names[] = {
     [SETTING_NETWORKS] = "list of networks",
     [SETTING_SERVERS] = "list of addresses",
     [SETTING_DURATIONS] = "list of durations",
+    [SETTING_NUMBERS] = "list of numbers",
     [SETTING_RATE] = "number/duration",
+    [SETTING_DAY] = "day",
     [SETTING_LATER] = "not offered yet",
 };
 

@@ -392,6 +392,30 @@ static void errors_between_settings(void **state)
         { HEAD "route \"*\" { relay = smarthost }", ":3: route \"*\": host: is missing" },
         { HEAD "route \"*\" {\n host = a.b }", ":4: route \"*\": host: is for smarthosts" },
         { HEAD "route \"*\" {\n relay = hold\n port = 5 }", ":5: route \"*\": port: is for smart" },
+        { HEAD "source a { }", ":3: source \"a\": address: is missing" },
+        { HEAD "source { }", ":3: source: has no name" },
+        { HEAD "source \"a^b\" { address = 127.0.0.2 }", ":3: source \"a^b\": is no name" },
+        { HEAD "source a { address = 127.0.0.2 }\nsource A { address = 127.0.0.3 }",
+          ":4: source \"A\": there is a source of this name on line 3" },
+        { HEAD "source a {\n address = [127.0.0.2, 127.0.0.3] }",
+          ":4: source \"a\": address: \"127.0.0.3\": write an IPv4 address" },
+        { HEAD "source a {\n address = a.example }",
+          ":4: source \"a\": address: \"a.example\": write an IPv4 address" },
+        { HEAD "source a { address = 127.0.0.2;\n warmup = [5, 10] }",
+          ":4: source \"a\": warmup_start: is missing" },
+        { HEAD "source a { address = 127.0.0.2;\n warmup_start = \"2026-11-23\" }",
+          ":4: source \"a\": warmup: is missing" },
+        { HEAD "source a { address = 127.0.0.2; warmup = 5;\n warmup_start = \"2026-02-29\" }",
+          ":4: source \"a\": warmup_start: \"2026-02-29\" is no day" },
+        { HEAD "source a { address = 127.0.0.2; warmup = 5;\n warmup_start = \"23.11.2026\" }",
+          ":4: source \"a\": warmup_start: \"23.11.2026\" is no day" },
+        { HEAD "source a { address = 127.0.0.2;\n warmup = [5, many] }",
+          ":4: source \"a\": warmup: \"many\" is no number" },
+        { HEAD "route \"*\" { sources = gone }",
+          ":3: route \"*\": sources: there is no source \"gone\"" },
+        { HEAD "relay {\n sources = gone }", ":4: relay: sources: there is no source \"gone\"" },
+        { HEAD "source a { address = ::1 }\nroute x.y {\n relay = hold; sources = a }",
+          ":5: route \"x.y\": sources: nothing leaves" },
         { HEAD "redis {\n url = \"redis://h\" }", ":4: redis: url: is for mode = \"external\"" },
         { HEAD "redis {\n accept_risk = no-aof }", ":4: redis: accept_risk: is for mode" },
         { HEAD "redis {\n mode = external }", ":4: redis: url: is missing" },
@@ -518,6 +542,30 @@ static void tenants_and_their_defaults(void **state)
     config_free(cfg);
 }
 
+static void sources_and_who_uses_them(void **state)
+{
+    struct config *cfg = parse(
+        HEAD "source A { address = [127.0.0.2, ::1]; helo = a.example; warmup = [5, 10];\n"
+             " warmup_start = \"2028-03-01\" }\nsource b { address = 127.0.0.3; weight = 1 }\n"
+             "relay { sources = a }\nroute x.y { }\nroute z.y { sources = [B, a] }\n"
+             "route s.y { relay = smarthost; host = h.y }");
+    const struct config_source *a = config_find_source(cfg, SLICE("a"));
+    assert_int_equal(a->v4.ss_family, AF_INET);
+    assert_int_equal(a->v6.ss_family, AF_INET6);
+    assert_int_equal(a->first_day, 21244);
+    assert_int_equal(a->warmup_count, 2);
+    assert_int_equal(a->weight, 10);
+    assert_int_equal(config_find_source(cfg, SLICE("B"))->v6.ss_family, 0);
+    for (size_t i = 0; i < cfg->route_count; i++) {
+        const struct config_route *route = &cfg->routes[i];
+        uint64_t set = strcmp(route->name, "z.y") == 0   ? 3
+                       : strcmp(route->name, "s.y") == 0 ? 0
+                                                         : 1;
+        assert_int_equal(route->source_set, set);
+    }
+    config_free(cfg);
+}
+
 static void an_error_fits_whatever_room_there_is(void **state)
 {
     for (uint32_t room = 0; room < 200; room++) {
@@ -611,17 +659,20 @@ static void rows_of_the_table_are_sound(void **state)
         assert_true(strlen(s->prose) > 5);
         assert_ptr_equal(settings_find(s->section, slice_str(s->key)), s);
         bool is_quantity = s->type == SETTING_NUMBER || s->type == SETTING_SIZE ||
-                           s->type == SETTING_DURATION || s->type == SETTING_DURATIONS;
+                           s->type == SETTING_DURATION || s->type == SETTING_DURATIONS ||
+                           s->type == SETTING_NUMBERS;
         const char *dots = strstr(s->range, "..");
         assert_int_equal(dots != NULL, is_quantity);
         if (!is_quantity)
             continue;
         uint64_t most = 0;
         struct slice text = slice_str(dots + 2);
-        assert_true(s->type == SETTING_NUMBER ? config_value_number(text, &most)
+        bool is_list = s->type == SETTING_DURATIONS || s->type == SETTING_NUMBERS;
+        bool is_number = s->type == SETTING_NUMBER || s->type == SETTING_NUMBERS;
+        assert_true(is_number                 ? config_value_number(text, &most)
                     : s->type == SETTING_SIZE ? config_value_size(text, &most)
                                               : config_value_duration(text, &most));
-        size_t size = s->type == SETTING_DURATIONS ? sizeof(uint32_t) : s->size;
+        size_t size = is_list ? sizeof(uint32_t) : s->size;
         assert_true(size == 8 || most >> (8 * size) == 0);
     }
 }
@@ -639,6 +690,7 @@ int main(void)
         cmocka_unit_test(smarthosts_and_their_logins),
         cmocka_unit_test(the_file_of_the_design),
         cmocka_unit_test(tenants_and_their_defaults),
+        cmocka_unit_test(sources_and_who_uses_them),
         cmocka_unit_test(an_error_fits_whatever_room_there_is),
         cmocka_unit_test(networks_contain_v4_v6_and_mapped),
         cmocka_unit_test(every_prefix_length_is_exact),

@@ -375,13 +375,13 @@ static void test_connecting_and_being_refused(void **state)
     assert_int_equal(bind(listener, (struct sockaddr *)&addr, len), 0);
     assert_int_equal(listen(listener, 1), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
-    struct conn *c = conn_connect(&w->table, (struct sockaddr *)&addr, len, &events, s);
+    struct conn *c = conn_connect(&w->table, NULL, (struct sockaddr *)&addr, len, &events, s);
     turn_until(w, s->opened == 1);
     assert_int_equal(s->open_result, 0);
     conn_close(c);
     turn_until(w, s->closed == 1);
     close(listener);
-    assert_non_null(conn_connect(&w->table, (struct sockaddr *)&addr, len, &events, s));
+    assert_non_null(conn_connect(&w->table, NULL, (struct sockaddr *)&addr, len, &events, s));
     turn_until(w, s->closed == 2);
     assert_int_equal(s->open_result, -ECONNREFUSED);
     world_free(w);

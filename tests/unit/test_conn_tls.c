@@ -960,7 +960,8 @@ static void test_outbound_starttls(void **state)
     assert_int_equal(bind(listener, (struct sockaddr *)&addr, len), 0);
     assert_int_equal(listen(listener, 1), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
-    struct conn *c = conn_connect(&w->table, (struct sockaddr *)&addr, len, &client_events, ours);
+    struct conn *c =
+        conn_connect(&w->table, NULL, (struct sockaddr *)&addr, len, &client_events, ours);
     turn(w);
     int fd = accept(listener, NULL, NULL);
     assert_non_null(conn_adopt(&w->table, (struct ring_socket){ fd, false }, &events, theirs));

@@ -92,6 +92,57 @@ static void keys_are_bounded_and_printable(void **state)
     assert_string_equal(key, "a????.b");
 }
 
+/* --- sources --------------------------------------------------------------------------------- */
+
+static struct config_source sources[] = { { .name = "a", .weight = 1 },
+                                          { .name = "b", .weight = 1 } };
+static struct config_route sourced[] = {
+    { .name = "*", .pattern = "*", .relay = RELAY_MX, .source_set = 3 },
+    { .name = "one", .pattern = "one.example", .relay = RELAY_SMARTHOST, .source_set = 2 },
+    { .name = "none", .pattern = "none.example", .relay = RELAY_SMARTHOST },
+};
+static const struct config with_sources = { .routes = sourced,
+                                            .route_count = ARRAY_LEN(sourced),
+                                            .sources = sources,
+                                            .source_count = ARRAY_LEN(sources) };
+
+static bool is_current(const char *domain, const char *key)
+{
+    struct route_query query = { .domain = slice_str(domain), .lane = LANE_NORMAL };
+    return route_key_is_current(&with_sources, &query, key);
+}
+
+static void a_source_is_a_part_of_the_key(void **state)
+{
+    char key[DEST_KEY_MAX];
+    struct route_query query = { .domain = SLICE("x.example"), .waives_tls = true };
+    route_source_key(&sourced[0], &query, &sources[1], key);
+    assert_string_equal(key, "b^~x.example");
+    assert_ptr_equal(route_of_key(&with_sources, slice_str(key)), &sourced[0]);
+    assert_ptr_equal(route_key_source(&with_sources, key), &sources[1]);
+    assert_string_equal(route_key_base(key), "~x.example");
+    assert_string_equal(route_key_domain(key), "x.example");
+    assert_true(route_key_waives_tls(key));
+    route_source_key(&sourced[1], &query, &sources[1], key);
+    assert_string_equal(key, "b^@one");
+    assert_ptr_equal(route_of_key(&with_sources, slice_str(key)), &sourced[1]);
+    assert_null(route_key_source(&with_sources, "gone^x.example"));
+    assert_null(route_key_source(&with_sources, "x.example"));
+}
+
+static void a_key_is_current_while_its_route_names_its_source(void **state)
+{
+    assert_true(is_current("x.example", "a^x.example"));
+    assert_true(is_current("x.example", "b^x.example"));
+    assert_false(is_current("x.example", "gone^x.example"));
+    assert_false(is_current("x.example", "x.example"));
+    assert_false(is_current("x.example", "a^y.example"));
+    assert_true(is_current("one.example", "b^@one"));
+    assert_false(is_current("one.example", "a^@one"));
+    assert_true(is_current("none.example", "@none"));
+    assert_false(is_current("none.example", "a^@none"));
+}
+
 /* --- tenants and lanes -------------------------------------------------------------------------
  */
 
@@ -213,8 +264,8 @@ struct split {
 static void split(struct split *s, const struct config *c, const uint32_t *rcpts, uint32_t count)
 {
     arena_init(&s->arena);
-    s->count =
-        route_split(c, s->m, rcpts, count, &s->arena, &s->groups, &s->unrouted, &s->unrouted_count);
+    s->count = route_split(c, 0, s->m, rcpts, count, &s->arena, &s->groups, &s->unrouted,
+                           &s->unrouted_count);
 }
 
 static void split_done(struct split *s)
@@ -339,6 +390,8 @@ int main(void)
         cmocka_unit_test(the_most_specific_pattern_wins),
         cmocka_unit_test(a_key_of_another_configuration_finds_nothing),
         cmocka_unit_test(keys_are_bounded_and_printable),
+        cmocka_unit_test(a_source_is_a_part_of_the_key),
+        cmocka_unit_test(a_key_is_current_while_its_route_names_its_source),
         cmocka_unit_test(the_tenant_then_the_lane_decide_among_routes_for_one_pattern),
         cmocka_unit_test(a_special_route_that_is_gone_is_not_found_by_its_key),
         cmocka_unit_test(mail_that_waives_tls_has_destinations_of_its_own),
