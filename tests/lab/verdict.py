@@ -52,11 +52,14 @@ class Verdict:
             (not waits or len(self.attempts(case, rcpt)) >= TRIES_MIN)
 
     def security(self, case):
-        """clear, encrypted or verified: the last connection to the host that gets it."""
+        """clear, encrypted or verified: the last connection to the host that gets it. That may be
+        one that another destination opened; verified ones serve their own only."""
         host = host_of(case)
-        events = [e for e in self.scene.kilat.events("relay.tls", dest=case.domain)
-                  if e["host"] == host.fqdn]
-        return "clear" if not events else "verified" if events[-1]["verified"] else "encrypted"
+        there = [e for e in self.scene.kilat.events("relay.tls") if e["host"] == host.fqdn]
+        own = [e for e in there if e["dest"] == case.domain]
+        if own:
+            return "verified" if own[-1]["verified"] else "encrypted"
+        return "encrypted" if any(not e["verified"] for e in there) else "clear"
 
     # -- what is in the mailboxes -------------------------------------------------------------
 
