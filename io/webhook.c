@@ -126,6 +126,8 @@ static void on_posted(void *ctx, const char *why, struct slice body)
     metrics_add(&h->w->metrics, METRIC_WEBHOOK_EVENTS_TOTAL, h->count);
     snprintf(h->at[h->shard], ID_LEN_MAX, "%s", h->last);
     int len = snprintf(shard, sizeof shard, "%u", h->shard);
+    h->shard =
+        (uint16_t)((h->shard + 1) % h->w->shards); /* one that is never empty waits its turn */
     ask(h,
         (const struct slice[]){ SLICE("HSET"), SLICE(AT_KEY), slice_of(shard, (size_t)len),
                                 slice_str(h->last) },
@@ -228,6 +230,14 @@ static void make_batch(struct webhook *h, const redisReply *reply)
             break;
 }
 
+/* How long the oldest of what is to be posted has waited; its id begins with its time. */
+static void note_age(struct webhook *h, struct slice id)
+{
+    int64_t at_ms = id.len > 0 ? strtoll(id.ptr, NULL, 10) : h->w->now.wall_ms;
+    int64_t age_ms = h->w->now.wall_ms - at_ms;
+    metrics_set(&h->w->metrics, METRIC_WEBHOOK_BEHIND_MS, age_ms > 0 ? age_ms : 0);
+}
+
 static void on_events(void *owner, const redisReply *reply)
 {
     struct webhook *h = owner;
@@ -236,8 +246,10 @@ static void on_events(void *owner, const redisReply *reply)
         begin_again(h);
         return;
     }
-    if (reply->elements > 0)
+    if (reply->elements > 0) {
+        note_age(h, text_at(reply->element[0], 0));
         make_batch(h, reply);
+    }
     if (reply->elements > 0 && h->count > 0 && buf_append(&h->body, SLICE("]}")) == STATUS_OK) {
         h->quiet = 0;
         post(h);
@@ -249,6 +261,7 @@ static void on_events(void *owner, const redisReply *reply)
         return;
     }
     h->quiet = 0;
+    note_age(h, SLICE_NONE);
     wait(h, IDLE_MS);
 }
 

@@ -111,6 +111,8 @@
     X(EVENTS_TOTAL, counter, "events_total", "Events given to the event stream.")                  \
     X(WEBHOOK_EVENTS_TOTAL, counter, "webhook_events_total", "Events that the webhook took.")      \
     X(WEBHOOK_FAILURES_TOTAL, counter, "webhook_failures_total", "Posts of events that failed.")   \
+    X(WEBHOOK_BEHIND_MS, gauge, "webhook_behind_milliseconds",                                     \
+      "How long the oldest event that was to be posted last had waited; 0: none waits.")           \
     X(DEAD_TOTAL, counter, "dead_letters_total", "Items moved to the dead letters.")               \
     X(DNS_LOOKUPS_TOTAL, counter, "dns_lookups_total", "DNS lookups asked of the resolver.")       \
     X(DNS_CACHE_HITS_TOTAL, counter, "dns_cache_hits_total", "Lookups answered from our cache.")   \

@@ -121,6 +121,7 @@ def test_nobody_there_harms_no_mail(gateways, ca, folder):
         idents = {queue_id(send(kilat.port, message())) for _ in range(10)}
         mx.wait(10)
         kilat.wait_event("webhook.failed")
+        wait_until(lambda: kilat.metrics()["webhook_behind_milliseconds"] > 0, 20, "the gauge")
         assert kilat.stop() == 0
         with App(ca.issue("127.0.0.1"), port) as app:
             kilat.start()
@@ -128,6 +129,8 @@ def test_nobody_there_harms_no_mail(gateways, ca, folder):
             assert {e["id"] for e in told} == idents
             more = queue_id(send(kilat.port, message()))
             wait_until(lambda: more in {e["id"] for e in app.events()}, 30, "the next event")
+            wait_until(lambda: kilat.metrics()["webhook_behind_milliseconds"] == 0, 20,
+                       "none waits")
 
 
 def test_two_nodes_post_once(gateways, app, ca, folder):
