@@ -43,6 +43,7 @@ struct ring {
     uint32_t published;     /* in the buffer ring or with a handler */
     uint32_t published_max; /* how many should be */
     bool has_starved;       /* since the last ring_buffers_calm */
+    uint32_t sends;         /* queued since the last wait; nearly all complete at once */
 };
 
 /* --- tags ------------------------------------------------------------------------------------ */
@@ -280,13 +281,15 @@ static int enter(struct ring *r, uint32_t want, struct __kernel_timespec *ts)
 
 void ring_wait(struct ring *r, int64_t timeout_ms, uint32_t expected)
 {
+    uint32_t sends = r->sends;
+    r->sends = 0;
     if (timeout_ms == 0) {
         io_uring_submit_and_get_events(&r->uring);
         return;
     }
     if (expected > 1) {
         struct __kernel_timespec gather = { .tv_nsec = RING_GATHER_US * 1000 };
-        enter(r, expected, &gather);
+        enter(r, expected + sends, &gather);
         if (io_uring_cq_ready(&r->uring) > 0)
             return;
     }
@@ -371,6 +374,7 @@ void ring_sendmsg(struct ring *r, struct ring_socket s, const struct msghdr *msg
 {
     struct io_uring_sqe *sqe = get_sqe(r);
     io_uring_prep_sendmsg(sqe, s.fd, msg, MSG_WAITALL | MSG_NOSIGNAL);
+    r->sends++;
     finish_sqe(sqe, s, tag);
 }
 
@@ -379,6 +383,7 @@ void ring_send(struct ring *r, struct ring_socket s, const void *ptr, size_t len
 {
     struct io_uring_sqe *sqe = get_sqe(r);
     io_uring_prep_send(sqe, s.fd, ptr, len, MSG_WAITALL | MSG_NOSIGNAL);
+    r->sends++;
     finish_sqe(sqe, s, tag);
 }
 

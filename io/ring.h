@@ -82,8 +82,8 @@ struct ring_features ring_features(const struct ring *r);
 void ring_on(struct ring *r, enum ring_kind kind, ring_handler *fn, void *ctx);
 
 /* Submits what is queued, waits up to timeout_ms (0: not at all, -1: until something happens) for
- * a completion. With `expected` above 1 it first waits up to RING_GATHER_US for that many, so that
- * a busy loop is woken once for many. */
+ * a completion. With `expected` above 1 it first waits up to RING_GATHER_US for that many, beside
+ * those of the sends just queued, so that a busy loop is woken once for many. */
 #define RING_GATHER_US 200
 void ring_wait(struct ring *r, int64_t timeout_ms, uint32_t expected);
 /* Runs the handlers of all completions that have come (at most 4,096). */
