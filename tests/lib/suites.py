@@ -157,6 +157,7 @@ def pytest_suite(name, build, args):
 
 SUITES = {
     "tidy": lambda name, log: tap_suite(name, [PYTHON, "tests/tidy/tidy.py"], log),
+    "gate": lambda name, log: tap_suite(name, [PYTHON, "tests/gate/gate.py"], log),
     "unit": lambda name, log: meson_suite(name, "build-test", log),
     "unit-release": lambda name, log: meson_suite(name, "build", log),
     "e2e": lambda name, _: pytest_suite(name, "build-test", ["-m", "not release"]),
