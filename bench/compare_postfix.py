@@ -31,8 +31,6 @@ import argparse
 import json
 import os
 import pathlib
-import pwd
-import grp
 import re
 import shutil
 import statistics
@@ -41,17 +39,17 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 from lib.dkim_keys import make_key  # noqa: E402
 from lib.kilat import HOLD, Kilat, smarthost  # noqa: E402
 from lib.net import RawSmtp, free_port, wait_until  # noqa: E402
 from lib.postfix_tools import program  # noqa: E402
+from suite import peers  # noqa: E402
 
 SESSIONS = 100
 ROUND = 10_000              # messages of one smtp-source: 100 on each kept connection
 WARM_UP = 2_000
 OTHER_MAX = 0.25
-POSTFIX = ROOT / "build/tools/postfix/usr"
 SCENARIOS = [("accept", "kept"), ("accept", "one"), ("relay", "kept"), ("relay", "one")]
 
 
@@ -171,117 +169,15 @@ class KilatSystem:
         self.kilat.stop()
 
 
-MAIN_CF = """
-compatibility_level = 3.6
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-command_directory = {usr}/sbin
-daemon_directory = {usr}/lib/postfix/sbin
-meta_directory = {folder}
-shlib_directory = {usr}/lib/postfix
-import_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH={usr}/lib/postfix
-mail_owner = postfix
-setgid_group = postdrop
-myhostname = postfix.test
-mydestination =
-alias_maps =
-local_recipient_maps =
-local_transport = error:none
-inet_interfaces = loopback-only
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-relayhost = [127.0.0.1]:{sink}
-smtp_dns_support_level = disabled
-smtp_host_lookup = native
-smtpd_peername_lookup = no
-smtputf8_enable = no
-default_process_limit = 150
-smtpd_client_connection_count_limit = 0
-smtpd_client_connection_rate_limit = 0
-smtpd_client_message_rate_limit = 0
-smtpd_client_recipient_rate_limit = 0
-in_flow_delay = 0
-default_destination_concurrency_limit = 50
-initial_destination_concurrency = 50
-qmgr_message_active_limit = 40000
-max_use = 10000
-max_idle = 600s
-smtpd_relay_restrictions = permit_mynetworks, reject
-smtpd_recipient_restrictions = {hold}permit_mynetworks, reject
-"""
-
-MASTER_CF = """
-127.0.0.1:{port} inet n - n - 120 smtpd
-cleanup   unix n - n - 0   cleanup
-qmgr      unix n - n 300 1 qmgr
-rewrite   unix - - n - -   trivial-rewrite
-bounce    unix - - n - 0   bounce
-defer     unix - - n - 0   bounce
-trace     unix - - n - 0   bounce
-verify    unix - - n - 1   verify
-flush     unix n - n 1000? 0 flush
-proxymap  unix - - n - -   proxymap
-smtp      unix - - n - 120 smtp
-relay     unix - - n - 120 smtp
-error     unix - - n - -   error
-retry     unix - - n - -   error
-discard   unix - - n - -   discard
-anvil     unix - - n - 1   anvil
-scache    unix - - n - 1   scache
-"""
-
-
-def need_postfix_accounts():
-    """As the package names them."""
-    for kind, name, look, command in (
-            ("group", "postdrop", grp.getgrnam, ["groupadd", "--system", "postdrop"]),
-            ("user", "postfix", pwd.getpwnam, ["useradd", "--system", "--no-create-home", "--shell",
-                                               "/usr/sbin/nologin", "--user-group", "postfix"])):
-        try:
-            look(name)
-        except KeyError:
-            print(f"making the system {kind} {name}", file=sys.stderr)
-            subprocess.run(command, check=True)
-
-
-class PostfixSystem:
-    name = "Postfix"
+class PostfixSystem(peers.Postfix):
     rounds = 1
 
     def __init__(self, folder, scenario, sink_port):
-        self.folder, self.port = folder, free_port()
-        owner, drop = pwd.getpwnam("postfix").pw_uid, grp.getgrnam("postdrop").gr_gid
-        hold = "check_client_access static:HOLD, " if scenario == "accept" else ""
-        for name in ("data", "queue"):
-            (folder / name).mkdir(parents=True)
-        os.chown(folder / "data", owner, -1)
-        for name in ("active bounce corrupt defer deferred flush hold incoming private saved "
-                     "trace maildrop public pid").split():
-            (folder / "queue" / name).mkdir(mode=0o700)
-            os.chown(folder / "queue" / name, 0 if name == "pid" else owner, -1)
-        for name, mode in (("maildrop", 0o730), ("public", 0o710), ("pid", 0o755)):
-            os.chown(folder / "queue" / name, -1, 0 if name == "pid" else drop)
-            (folder / "queue" / name).chmod(mode)
-        (folder / "main.cf").write_text(MAIN_CF.format(folder=folder, usr=POSTFIX, sink=sink_port,
-                                                       hold=hold))
-        (folder / "master.cf").write_text(MASTER_CF.format(port=self.port))
+        super().__init__(folder, scenario, sink_port, OPTIONS.build)
 
     def start(self):
-        env = dict(os.environ, LD_LIBRARY_PATH=f"{POSTFIX}/lib/postfix", MAIL_CONFIG=self.folder)
-        with open(self.folder / "master.log", "w") as log:
-            self.process = subprocess.Popen(
-                ["taskset", "-c", "0", f"{POSTFIX}/lib/postfix/sbin/master", "-c", self.folder,
-                 "-d"], env=env, stdout=log, stderr=log, start_new_session=True)
+        super().start()
         self.pid = self.process.pid
-        wait_until(self._answers, 30, lambda: (self.folder / "master.log").read_text())
-
-    def _answers(self):
-        assert self.process.poll() is None, (self.folder / "master.log").read_text()
-        try:
-            with RawSmtp(self.port) as raw:
-                return raw.reply().code == 220
-        except OSError:
-            return False
 
     def delivered(self):
         """What was taken and is in no queue any more."""
@@ -290,10 +186,6 @@ class PostfixSystem:
         return self.taken - left
 
     taken = 0       # set by the measurement
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(30)
 
 
 SYSTEMS = [KilatSystem, PostfixSystem]
@@ -506,7 +398,7 @@ def main():
                 print(f"{scenario}: {sum(calls.values()):.2f} system calls a message: " +
                       ", ".join(f"{k} {v:.3f}" for k, v in list(calls.items())[:8]))
             return 0
-        need_postfix_accounts()
+        PostfixSystem.prepare()
         wanted = [w.strip() for w in OPTIONS.only.split(",")] if OPTIONS.only else None
         results = {}
         for number in range(OPTIONS.repeat):

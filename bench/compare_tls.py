@@ -160,7 +160,7 @@ def main():
     results = {}
     try:
         build_tools()
-        base.need_postfix_accounts()
+        PostfixSystem.prepare()
         certificate, key = make_certificate(folder)
         limit = json.loads(subprocess.run(["taskset", "-c", "0", str(TOOLS / "handshake_limit"),
                                            str(certificate), str(key)], check=True,

@@ -37,17 +37,17 @@ def _rdata(kind, value):
 
 
 class Dns:
-    def __init__(self, table=None):
+    def __init__(self, table=None, at=("127.0.0.1", 0)):
         self.table = {(name.lower(), kind): rows for (name, kind), rows in (table or {}).items()}
         self.asked = []
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
+        self.sock.bind(at)
+        self.host, self.port = self.sock.getsockname()
         self.thread = None
 
     @property
     def address(self):
-        return f"127.0.0.1@{self.port}"
+        return f"{self.host}@{self.port}"
 
     def __enter__(self):
         self.thread = threading.Thread(target=self._run, daemon=True)
